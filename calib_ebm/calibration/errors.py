@@ -1,0 +1,247 @@
+"""How far probabilities are from what comes true: the estimators, as pure functions.
+
+Each takes `probs_BC`, float32 or float64 rows that sum to one, and `labels_B`, and returns a
+float64 scalar. Four different figures go by the name of "ECE with 20 bins"; they differ by a
+factor of three on the same data:
+
+    ece_top_label    one histogram of the confidence max_c p_c; outcome: the prediction was right
+    ece_classwise    a histogram per class of p_c; outcome: the label is c; the mean over classes
+    ece_pooled       one histogram of all B*C probabilities; outcome: the label is that class
+    PosCal's         the classwise sum, not divided by the C classes: C * ece_classwise
+
+Bins and their edges are those of `bins.py`. All of them are biased upwards, the more so the fewer
+texts there are: read them beside their floor (`floors.py`). Wrong input raises `InputError`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from calib_ebm.calibration.bins import binned_sums, equal_width_edges, mean_gap
+from calib_ebm.calibration.checks import check_bins, check_logits, check_predictions, check_truth
+
+Pairs = tuple[Tensor, Tensor]
+"""Probabilities and their outcomes, both N by G, one histogram per column."""
+
+
+# --- What is binned against what ---
+
+
+def top_label_pairs(probs_BC: Tensor, labels_B: Tensor) -> Pairs:
+    """Confidence of the predicted class against its being right, B by 1; of a tie the first."""
+    confidence_B, predicted_B = probs_BC.max(dim=1)
+    return confidence_B[:, None], (predicted_B == labels_B)[:, None]
+
+
+def classwise_pairs(probs_BC: Tensor, labels_B: Tensor) -> Pairs:
+    """Each class's probability against whether it is the label, B by C."""
+    return probs_BC, one_hot(labels_B.long(), probs_BC.shape[1])
+
+
+def pooled_pairs(probs_BC: Tensor, labels_B: Tensor) -> Pairs:
+    """The same B*C probabilities and outcomes as one column, text by text."""
+    probs, outcomes = classwise_pairs(probs_BC, labels_B)
+    return probs.reshape(-1, 1), outcomes.reshape(-1, 1)
+
+
+def true_pairs(probs_BC: Tensor, truth_BC: Tensor) -> Pairs:
+    """Confidence of the predicted class against its exact probability, B by 1."""
+    confidence_B, predicted_B = probs_BC.max(dim=1)
+    return confidence_B[:, None], truth_BC.gather(1, predicted_B[:, None])
+
+
+# --- Calibration errors ---
+
+
+def ece_top_label(probs_BC: Tensor, labels_B: Tensor, bins: int = 20) -> Tensor:
+    """Mean gap between confidence and how often the prediction is right. Guo et al., ICML 2017.
+
+    One right at .9 and one wrong at .7, (.1 + .7) / 2:
+
+    >>> ece_top_label(torch.tensor([[0.9, 0.1], [0.7, 0.3]]), torch.tensor([0, 1]))
+    tensor(0.4000, dtype=torch.float64)
+    """
+    check_predictions(probs_BC, labels_B)
+    return _ece(top_label_pairs(probs_BC, labels_B), bins)
+
+
+def ece_classwise(probs_BC: Tensor, labels_B: Tensor, bins: int = 20) -> Tensor:
+    """Mean over classes of the gap between p_c and how often the label is c; the paper's."""
+    check_predictions(probs_BC, labels_B)
+    return _ece(classwise_pairs(probs_BC, labels_B), bins)
+
+
+def ece_pooled(probs_BC: Tensor, labels_B: Tensor, bins: int = 20) -> Tensor:
+    """The gap over one histogram of all B*C probabilities; never above `ece_classwise`."""
+    check_predictions(probs_BC, labels_B)
+    return _ece(pooled_pairs(probs_BC, labels_B), bins)
+
+
+def true_calibration_error(probs_BC: Tensor, truth_BC: Tensor, bins: int = 20) -> Tensor:
+    """Top-label ECE with the exact P(y|x) of the predicted class in place of the 0 or 1.
+
+    Free of the labels' noise, so it is zero for exact probabilities. `truth_BC`: exact
+    probabilities, where they are known.
+    """
+    check_truth(probs_BC, truth_BC)
+    return _ece(true_pairs(probs_BC, truth_BC), bins)
+
+
+def pointwise_error(probs_BC: Tensor, truth_BC: Tensor) -> Tensor:
+    """Mean over texts of |confidence - exact probability of the predicted class|.
+
+    Never below the binned `true_calibration_error`, where errors cancel within a bin.
+    """
+    check_truth(probs_BC, truth_BC)
+    return pointwise_each(probs_BC, truth_BC).mean()
+
+
+class ReliabilityBins(NamedTuple):
+    """A reliability diagram as numbers, float64; the means of an empty bin are NaN."""
+
+    count_M: Tensor
+    confidence_M: Tensor
+    """Mean confidence."""
+    frequency_M: Tensor
+    """How often the prediction was right."""
+    edges_M1: Tensor
+
+
+def reliability_bins(probs_BC: Tensor, labels_B: Tensor, bins: int = 20) -> ReliabilityBins:
+    """The bins behind `ece_top_label`, the count-weighted mean of |confidence - frequency|."""
+    check_predictions(probs_BC, labels_B)
+    check_bins(bins)
+    sums = binned_sums(*top_label_pairs(probs_BC, labels_B), equal_width_edges(bins, probs_BC))
+    count_M, confidence_M, outcome_M = (sums_GM[0] for sums_GM in sums)
+    edges_M1 = equal_width_edges(bins, count_M)
+    return ReliabilityBins(count_M, confidence_M / count_M, outcome_M / count_M, edges_M1)
+
+
+def _ece(pairs: Pairs, bins: int) -> Tensor:
+    check_bins(bins)
+    return mean_gap(binned_sums(*pairs, equal_width_edges(bins, pairs[0])))
+
+
+# --- Proper scores ---
+
+
+def brier(probs_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """Mean over texts of the sum over classes of (p_c - [label is c])^2, from 0 to 2. Brier (1950).
+
+    For two classes this is twice the figure that looks at P(y=1) alone.
+    """
+    check_predictions(probs_BC, labels_B)
+    return brier_each(probs_BC, labels_B).mean()
+
+
+def nll(probs_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """Mean of -log p of the label, in nats.
+
+    A probability of zero is read as the smallest normal float64, 2.2e-308, so one such text counts
+    708.4 and the mean stays finite. From logits use `nll_from_logits`, which needs no clipping.
+    """
+    check_predictions(probs_BC, labels_B)
+    return nll_each(probs_BC, labels_B).mean()
+
+
+def nll_from_logits(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """Mean of -log softmax(logits)[label] in float64, exact where the softmax underflows."""
+    check_logits(logits_BC, labels_B)
+    log_probs_BC = logits_BC.double().log_softmax(dim=1)
+    return -log_probs_BC.gather(1, labels_B.long()[:, None]).mean()
+
+
+# --- The task's own metrics ---
+
+
+class ClassCounts(NamedTuple):
+    """All that accuracy, MCC and F1 need, per class c; any leading axes are carried along."""
+
+    hit_C: Tensor
+    """Texts of class c that were predicted as c."""
+    label_C: Tensor
+    predicted_C: Tensor
+
+
+def class_counts(probs_BC: Tensor, labels_B: Tensor) -> ClassCounts:
+    """Count labels, predictions (a tie goes to the first class) and their agreement."""
+    classes, predicted_B = probs_BC.shape[1], probs_BC.argmax(dim=1)
+    labels_B = labels_B.long()
+
+    def count(index: Tensor) -> Tensor:
+        return torch.bincount(index, minlength=classes).double()
+
+    return ClassCounts(
+        count(labels_B[predicted_B == labels_B]), count(labels_B), count(predicted_B)
+    )
+
+
+def accuracy(probs_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """Share of texts whose most probable class is the label."""
+    check_predictions(probs_BC, labels_B)
+    return correct_each(probs_BC, labels_B).mean()
+
+
+def mcc(probs_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """Matthews correlation of labels and predictions for any number of classes. Gorodkin (2004)."""
+    check_predictions(probs_BC, labels_B)
+    return mcc_from_counts(class_counts(probs_BC, labels_B))
+
+
+def f1(probs_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """F1 of the predictions: of class 1 when there are two classes, else macro.
+
+    Macro is the mean over the classes that occur among labels or predictions; GLUE's F1 is the
+    binary one.
+    """
+    check_predictions(probs_BC, labels_B)
+    return f1_from_counts(class_counts(probs_BC, labels_B))
+
+
+def mcc_from_counts(counts: ClassCounts) -> Tensor:
+    """Covariance over standard deviations; 0 where labels or predictions are all of one class."""
+    total = counts.label_C.sum(dim=-1)
+    by_chance = (counts.label_C * counts.predicted_C).sum(dim=-1)
+    covariance = counts.hit_C.sum(dim=-1) * total - by_chance
+    spread_label = total.square() - counts.label_C.square().sum(dim=-1)
+    spread_predicted = total.square() - counts.predicted_C.square().sum(dim=-1)
+    scale = spread_label.sqrt() * spread_predicted.sqrt()
+    return torch.where(scale > 0, covariance / scale.clamp(min=1), torch.zeros_like(scale))
+
+
+def f1_from_counts(counts: ClassCounts) -> Tensor:
+    """2 hits / (labels + predictions), of class 1 of two, else the mean of those that occur."""
+    either_C = counts.label_C + counts.predicted_C
+    f1_C = 2 * counts.hit_C / either_C.clamp(min=1)
+    if f1_C.shape[-1] == 2:
+        return f1_C[..., 1]
+    return f1_C.sum(dim=-1) / (either_C > 0).sum(dim=-1)
+
+
+# --- Per text, for sums over batches and resamples ---
+
+
+def correct_each(probs_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """1 where the most probable class is the label, else 0; unchecked."""
+    return (probs_BC.argmax(dim=1) == labels_B).double()
+
+
+def brier_each(probs_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """Squared distance from the one-hot label; unchecked."""
+    return (probs_BC.double() - one_hot(labels_B.long(), probs_BC.shape[1])).square().sum(dim=1)
+
+
+def nll_each(probs_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """-log of the label's probability, clipped as said in `nll`; unchecked."""
+    probs_B = probs_BC.gather(1, labels_B.long()[:, None])[:, 0].double()
+    return -probs_B.clamp(min=torch.finfo(torch.float64).tiny).log()
+
+
+def pointwise_each(probs_BC: Tensor, truth_BC: Tensor) -> Tensor:
+    """|confidence - exact probability of the predicted class|; unchecked."""
+    confidence_B1, truth_B1 = true_pairs(probs_BC, truth_BC)
+    return (confidence_B1.double() - truth_B1.double()).abs()[:, 0]

@@ -1,0 +1,138 @@
+"""The stage that trains: a Lightning trainer around the joint module, resumable at any step."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers.logger import Logger
+
+from calib_ebm.errors import InputError
+from calib_ebm.learn.callbacks import KeepLast, LineProgress, StepBar, checkpoint_step, last_checkpoint
+from calib_ebm.learn.data import JointData
+from calib_ebm.learn.history import HistoryLogger
+from calib_ebm.learn.joint import JointModule
+
+JOINT_NUMBERS = {"ce": "loss/ce", "nce": "loss/nce", "gap": "energy/gap", "ece": "val/cal/ece"}
+"""What stands beside the progress bar."""
+
+Say = Callable[[str], None]
+
+
+def precision(wanted: str) -> Any:
+    """The precision to compute in: bf16 where the device has it, when `auto`."""
+    if wanted != "auto":
+        return wanted
+    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return "bf16-mixed" if has_bf16 else "32-true"
+
+
+def progress(what: str, numbers: dict[str, str], say: Say) -> Callback:
+    """A bar on a terminal, lines elsewhere."""
+    return StepBar(what, numbers) if sys.stderr.isatty() else LineProgress(what, numbers, say)
+
+
+def build_trainer(
+    config: Mapping[str, Any],
+    *,
+    steps: int,
+    folder: Path,
+    loggers: list[Logger],
+    callbacks: list[Callback],
+) -> pl.Trainer:
+    """A Lightning trainer that counts in steps and leaves samplers and checkpoints to us.
+
+    Raises:
+        InputError: when the machine has not what `trainer=` asks for.
+    """
+    if config.get("threads"):
+        torch.set_num_threads(int(config["threads"]))
+    # Lightning suggests worker processes for every loader; batches here cost little beside a step.
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
+    strategy = config["strategy"]
+    if strategy == "ddp" and config["accelerator"] == "cpu":
+        from pytorch_lightning.strategies import DDPStrategy
+
+        strategy = DDPStrategy(process_group_backend="gloo")
+    try:
+        return pl.Trainer(
+            accelerator=config["accelerator"],
+            devices=config["devices"],
+            num_nodes=config["num_nodes"],
+            strategy=strategy,
+            precision=precision(str(config["precision"])),
+            max_steps=steps,
+            gradient_clip_val=config["gradient_clip_val"],
+            val_check_interval=max(1, steps // max(1, int(config["measurements"]))),
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            log_every_n_steps=max(1, min(int(config["log_every"]), steps)),
+            logger=loggers or False,
+            callbacks=callbacks,
+            default_root_dir=folder,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=any(isinstance(c, StepBar) for c in callbacks),
+            use_distributed_sampler=False,
+        )
+    except (pl.utilities.exceptions.MisconfigurationException, ValueError) as error:
+        raise InputError(
+            f"trainer cannot be built: {str(error).splitlines()[0]}",
+            "trainer=auto, cpu, gpu, ddp or ddp_cpu, with devices that this machine has",
+            "Choose trainer=auto, or correct the trainer.* setting that is named.",
+        ) from error
+
+
+def fit(
+    module: JointModule,
+    data: JointData,
+    trainer_config: Mapping[str, Any],
+    folder: Path,
+    dashboard: Logger | None,
+    say: Say,
+) -> pl.Trainer:
+    """Train to the end, from the last checkpoint in `folder` if there is one.
+
+    Args:
+        module: what is trained; holds the final weights afterwards.
+        data: its batches.
+        trainer_config: the `trainer` group.
+        folder: the run's folder; history.csv and checkpoints go there.
+        dashboard: a logger beside history.csv, or None.
+        say: takes lines for the person.
+
+    Raises:
+        Interrupted: on Ctrl-C; the checkpoint to go on from is written.
+        TrainingFailed: on a non-finite loss; the last good checkpoint is kept.
+    """
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    history = HistoryLogger(folder / "history.csv")
+    resume = last_checkpoint(checkpoints)
+    if resume is not None:
+        step = checkpoint_step(resume)
+        history.take_up(step)
+        say(f"Going on at step {step} of {data.total_steps}.")
+    every = trainer_config["checkpoint_every"] or max(1, data.total_steps // 20)
+    trainer = build_trainer(
+        trainer_config,
+        steps=data.total_steps,
+        folder=folder,
+        loggers=[history, *([dashboard] if dashboard is not None else [])],
+        callbacks=[
+            KeepLast(checkpoints, int(every)),
+            progress("training", JOINT_NUMBERS, say),
+        ],
+    )
+    # TQDM reads the width of the terminal once; a pipe has none.
+    os.environ.setdefault("COLUMNS", "80")
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    return trainer

@@ -1,0 +1,123 @@
+"""The run's folder: which one it is, whether it can be gone on with, whether it is finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from calib_ebm import __version__
+from calib_ebm.errors import InputError
+from calib_ebm.report.files import CONFIG, RUN, write_text_atomic
+
+NOT_OF_THE_RUN = ("run_dir", "cache_dir", "overwrite", "logger", "hydra")
+"""Settings that change where things go, but no number."""
+PRODUCTS = (
+    "config.yaml",
+    "run.json",
+    "metrics.json",
+    "history.csv",
+    "predictions.parquet",
+    "energies.parquet",
+    "noise_samples.jsonl",
+    "truth.parquet",
+    "report.html",
+    "model",
+    "checkpoints",
+)
+"""What a run writes, and `overwrite=true` removes; nothing else in the folder is touched."""
+
+Config = Mapping[str, Any]
+
+
+def settings_digest(config: Config) -> str:
+    """Eight hexadecimal digits that name the settings which change numbers, and the package's version."""
+    kept = {key: value for key, value in config.items() if key not in NOT_OF_THE_RUN}
+    text = json.dumps([__version__, kept], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def run_folder(config: Config) -> Path:
+    """The folder of a run: as given, else one that the same settings always lead to."""
+    if config.get("run_dir"):
+        return Path(str(config["run_dir"])).expanduser()
+    energy = str(config["energy"]["name"])
+    parts = [str(config["task"]["name"]), energy]
+    if energy != "none":
+        parts.append(str(config["noise"]["name"]))
+    parts += [f"seed{config['seed']}", settings_digest(config)]
+    return Path("runs") / "-".join(parts)
+
+
+def open_run(config: Config, folder: Path) -> None:
+    """Make the folder for a run with these settings, or take up what such a run left there.
+
+    Raises:
+        InputError: when it holds a run with other settings, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if config.get("overwrite"):
+            _clear(folder)
+        existing = folder / CONFIG
+        if existing.exists():
+            _require_same(config, existing)
+            return
+        write_text_atomic(existing, yaml.safe_dump(dict(config), sort_keys=False))
+    except OSError as error:
+        raise InputError(
+            f"The run folder {folder} cannot be written ({error.strerror or error}).",
+            "a folder that this user may write, on a disk with space left",
+            "Give another with run_dir=...",
+        ) from error
+
+
+
+
+def _clear(folder: Path) -> None:
+    for name in PRODUCTS:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the run there has come to its end."""
+    try:
+        facts = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return facts.get("status") == "complete" and (folder / "report.html").exists()
+
+
+def _require_same(config: Config, path: Path) -> None:
+    with path.open(encoding="utf-8") as file:
+        there = yaml.safe_load(file)
+    changed = sorted(_differences(_kept(there or {}), _kept(config)))
+    if changed:
+        raise InputError(
+            f"{path.parent} holds a run with other settings ({', '.join(changed[:6])}"
+            f"{' ...' if len(changed) > 6 else ''}).",
+            "an empty folder, or one of a run with the very same settings, which then goes on",
+            "Give another folder with run_dir=..., or add overwrite=true to replace that run.",
+        )
+
+
+def _kept(config: Config) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in NOT_OF_THE_RUN}
+
+
+def _differences(old: Any, new: Any, at: str = "") -> Iterator[str]:
+    """Dotted names of the settings that differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            yield from _differences(old.get(key), new.get(key), f"{at}.{key}" if at else str(key))
+    elif old != new:
+        yield at

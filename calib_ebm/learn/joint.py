@@ -1,0 +1,148 @@
+"""The joint training as a Lightning module: one encoder pass a step for data and noise."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from calib_ebm.calibration.metrics import metric_collection
+from calib_ebm.energy.network import EnergyNetwork
+from calib_ebm.errors import TrainingFailed
+from calib_ebm.learn.optimisation import OptimOptions, build_optimizer
+from calib_ebm.loss.joint import JointLoss, LossParts
+from calib_ebm.loss.nce import nce_accuracy
+from calib_ebm.shapes import JointBatch
+
+
+class StepScores(NamedTuple):
+    """A joint batch, scored: logits of the data, energies of data and noise (None without an energy)."""
+
+    logits_BC: Tensor
+    energy_data_B: Tensor | None
+    energy_noise_BK: Tensor | None
+
+
+def score_joint(network: EnergyNetwork, batch: JointBatch) -> StepScores:
+    """Logits and energies of B texts and their B*K noise texts, from one pass over B(1+K) rows."""
+    size = len(batch.label_B)
+    scores = network(batch.tokens, _energy_labels(network, batch))
+    if scores.energy_B is None:
+        return StepScores(scores.logits_BC[:size], None, None)
+    if batch.noise_label_BK is None:
+        return StepScores(scores.logits_BC, scores.energy_B, None)
+    return StepScores(
+        scores.logits_BC[:size], scores.energy_B[:size], scores.energy_B[size:].view(size, -1)
+    )
+
+
+def _energy_labels(network: EnergyNetwork, batch: JointBatch) -> Tensor | None:
+    """The labels that the energy reads, -1 for rows whose label it must not see."""
+    reads = network.energy.reads_labels if network.energy is not None else frozenset()
+    if not reads:
+        return None
+    data_B = batch.label_B if "data" in reads else torch.full_like(batch.label_B, -1)
+    if batch.noise_label_BK is None:
+        return data_B
+    return torch.cat((data_B, batch.noise_label_BK.reshape(-1)))
+
+
+def mixed_seed(seed: int, step: int, rank: int) -> int:
+    """A seed for one step of one rank: dropout is a function of it, so a resumed run repeats nothing."""
+    return (seed * 1_000_003 + step * 7_919 + rank * 104_729 + 17) % (2**63)
+
+
+class JointModule(pl.LightningModule):
+    """Trains an `EnergyNetwork` with a `JointLoss`.
+
+    Args:
+        network: classifier and energy.
+        loss: cross-entropy and NCE.
+        optim: optimiser and schedule.
+        classes: C.
+        metrics: the task's own metrics, for the measurements while training.
+        seed: of dropout.
+    """
+
+    def __init__(
+        self,
+        network: EnergyNetwork,
+        loss: JointLoss,
+        optim: OptimOptions,
+        *,
+        classes: int,
+        metrics: tuple[str, ...],
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        self.optim = optim
+        self.seed = seed
+        self.val_metrics: MetricCollection = metric_collection(classes, metrics)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with linear warm-up and decay."""
+        optimizer, scheduler = build_optimizer(self, self.optim)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_train_batch_start(self, batch: JointBatch, batch_idx: int) -> None:
+        """Dropout becomes a function of (seed, step, rank)."""
+        torch.manual_seed(mixed_seed(self.seed, self.global_step, self.global_rank))
+
+    def training_step(self, batch: JointBatch, batch_idx: int) -> Tensor:
+        """One joint step; returns the loss."""
+        scores = score_joint(self.network, batch)
+        parts = self.loss(
+            scores.logits_BC, batch.label_B, scores.energy_data_B, scores.energy_noise_BK
+        )
+        self._refuse_non_finite(parts)
+        self._log_step(scores, parts, batch.label_B)
+        return parts.total
+
+    def _refuse_non_finite(self, parts: LossParts) -> None:
+        if torch.isfinite(parts.total):
+            return
+        nce = "none" if parts.nce is None else f"{parts.nce.item():.4g}"
+        raise TrainingFailed(
+            f"The loss is {parts.total.item()} at step {self.global_step} (loss/ce {parts.ce.item():.4g}, "
+            f"loss/nce {nce}). Training has stopped; the last good checkpoint is kept.\n"
+            "  to do: lower the learning rate (optim.lr), or train in full precision (trainer.precision=32-true)."
+        )
+
+    def _log_step(self, scores: StepScores, parts: LossParts, label_B: Tensor) -> None:
+        values = {
+            "loss/total": parts.total.detach(),
+            "loss/ce": parts.ce.detach(),
+            "cls/acc": (scores.logits_BC.argmax(dim=-1) == label_B).float().mean(),
+            "optim/lr": self.lr_schedulers().get_last_lr()[0],  # type: ignore[union-attr]  # one scheduler
+        }
+        if parts.nce is not None:
+            assert scores.energy_data_B is not None and scores.energy_noise_BK is not None
+            data, noise = scores.energy_data_B.detach(), scores.energy_noise_BK.detach()
+            values |= {
+                "loss/nce": parts.nce.detach(),
+                "energy/data": data.float().mean(),
+                "energy/noise": noise.float().mean(),
+                "energy/gap": noise.float().mean() - data.float().mean(),
+                "nce/accuracy": nce_accuracy(data.float(), noise.float()),
+            }
+        self.log_dict(values, batch_size=len(label_B), sync_dist=self.trainer.world_size > 1)
+
+    def validation_step(self, batch: JointBatch, batch_idx: int) -> None:
+        """Accuracy and calibration on the fit half; nothing is selected by it."""
+        scores = score_joint(self.network, batch)
+        self.val_metrics.update(scores.logits_BC.double().softmax(dim=-1), batch.label_B)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what was accumulated, over all ranks."""
+        values = self.val_metrics.compute()
+        self.val_metrics.reset()
+        if not self.trainer.sanity_checking:
+            self.log_dict({f"val/{name}": value for name, value in values.items()})

@@ -1,0 +1,234 @@
+"""The stage that measures: scores of held-out texts and noise, the temperature, every estimate.
+
+What it writes is the run folder's contract (`report/files.py`); the page is made from those files alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from calib_ebm.calibration.calibrators import build_calibrator
+from calib_ebm.calibration.intervals import estimates_with_intervals
+from calib_ebm.classifier import EnergyClassifier
+from calib_ebm.loss.nce import told_apart
+from calib_ebm.report.files import (
+    write_energies,
+    write_metrics,
+    write_predictions,
+    write_truth,
+)
+from calib_ebm.shapes import Encoded
+from calib_ebm.text.task import TaskData
+
+FINE = 1.959964
+"""Half the width of a 95% interval of a mean, in standard errors."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Logits and energies of a set of texts, in its order."""
+
+    logits_NC: Tensor
+    energy_N: Tensor | None
+
+
+def score_set(classifier: EnergyClassifier, texts: Sequence[Encoded]) -> Scored:
+    """Score texts, each on one rank and each once; every rank gets all of it.
+
+    Ranks share the work by turns in the order of lengths; what they gather is put back by row, so that no
+    sampler can repeat a text and the numbers do not depend on how many ranks there are.
+    """
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    rank = torch.distributed.get_rank() if distributed else 0
+    world = torch.distributed.get_world_size() if distributed else 1
+    mine = classifier.score_encoded(texts, rank, world)
+    parts: list[Any] = [mine]
+    if world > 1:
+        parts = [None] * world
+        torch.distributed.all_gather_object(parts, mine)
+    rows = torch.cat([part.rows for part in parts])
+    assert torch.equal(rows.sort().values, torch.arange(len(texts))), "each text is scored once"
+    order = rows.argsort()
+    logits_NC = torch.cat([part.logits_BC for part in parts])[order]
+    if mine.energy_B is None:
+        return Scored(logits_NC, None)
+    return Scored(logits_NC, torch.cat([part.energy_B for part in parts])[order])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the estimates of a run are made from."""
+
+    fit: Scored
+    test: Scored
+    noise: Scored | None
+
+
+def write_measurements(
+    folder: Path,
+    task: TaskData,
+    measured: Measured,
+    calibrator_config: Mapping[str, Any],
+    further: Mapping[str, float],
+    *,
+    per_text: int,
+    seed: int,
+    true_energies: tuple[np.ndarray, np.ndarray] | None = None,
+) -> tuple[float, tuple[str, ...]]:
+    """Fit the calibrator, compute every estimate, write the files of the contract.
+
+    Args:
+        folder: the run folder.
+        task: gives ids, labels, metrics and, where known, the truth.
+        measured: scores of the two halves and of held-out noise.
+        calibrator_config: the `calibrator` node.
+        further: metrics of earlier stages to be kept with these.
+        per_text: K, by which noise outnumbered data in training.
+        seed: of the bootstrap.
+        true_energies: exact energies of the test half and of the noise, where they are known.
+
+    Returns:
+        the temperature (1 when none was fitted), and notes for the person.
+    """
+    label = {half: torch.tensor([e.label for e in getattr(task, half)]) for half in ("fit", "test")}
+    calibrator = build_calibrator(calibrator_config).fit(measured.fit.logits_NC, label["fit"])
+    truth_NC = _write_truth(folder, task)
+    metrics = dict(further)
+    plain_NC = measured.test.logits_NC.double().softmax(dim=-1)
+    calibrated_NC = calibrator.probabilities(measured.test.logits_NC)
+    for prefix, probs_NC in (("test", plain_NC), ("test_calibrated", calibrated_NC)):
+        estimates = estimates_with_intervals(
+            probs_NC, label["test"], task.metrics, seed=seed, truth_NC=truth_NC
+        )
+        metrics |= flat(estimates, prefix)
+    metrics |= _energy_metrics(measured, per_text)
+    metrics |= _true_energy_metrics(measured, true_energies)
+    metrics["calibrator/temperature"] = calibrator.temperature
+    _write_predictions(folder, task, measured)
+    if measured.noise is not None and measured.test.energy_N is not None:
+        assert measured.noise.energy_N is not None
+        true_data, true_noise = true_energies if true_energies is not None else (None, None)
+        write_energies(
+            folder,
+            measured.test.energy_N.numpy(),
+            measured.noise.energy_N.numpy(),
+            true_data,
+            true_noise,
+        )
+    write_metrics(folder, metrics)
+    return calibrator.temperature, tuple(calibrator.notes)
+
+
+def flat(estimates: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    """Estimates under their names in metrics.json, each with the ends of its interval."""
+    named = {}
+    for name, estimate in estimates.items():
+        named[f"{prefix}/{name}"] = estimate.value
+        named[f"{prefix}/{name}/low"] = estimate.low
+        named[f"{prefix}/{name}/high"] = estimate.high
+    return named
+
+
+def _write_truth(folder: Path, task: TaskData) -> Tensor | None:
+    """Write the exact P(y|x) of both halves, where it is known; return that of the test half."""
+    if task.truth is None:
+        return None
+    both = [*task.fit, *task.test]
+    probs = [task.truth.label_probs(e.text) for e in both]
+    write_truth(folder, [e.id for e in both], np.asarray(probs))
+    return torch.tensor(probs[len(task.fit) :], dtype=torch.float64)
+
+
+def _write_predictions(folder: Path, task: TaskData, measured: Measured) -> None:
+    both = [*task.fit, *task.test]
+    energy_N = None
+    if measured.fit.energy_N is not None and measured.test.energy_N is not None:
+        energy_N = torch.cat((measured.fit.energy_N, measured.test.energy_N)).double().numpy()
+    write_predictions(
+        folder,
+        [e.id for e in both],
+        ["fit"] * len(task.fit) + ["test"] * len(task.test),
+        np.asarray([e.label for e in both]),
+        torch.cat((measured.fit.logits_NC, measured.test.logits_NC)).double().numpy(),
+        energy_N,
+    )
+
+
+def mean_estimate(name: str, values_N: Tensor) -> dict[str, float]:
+    """A mean with its normal 95% interval, under its names in metrics.json."""
+    values_N = values_N.double()
+    mean = values_N.mean().item()
+    error = values_N.std().item() / math.sqrt(len(values_N)) if len(values_N) > 1 else 0.0
+    return {name: mean, f"{name}/low": mean - FINE * error, f"{name}/high": mean + FINE * error}
+
+
+def _energy_metrics(measured: Measured, per_text: int) -> dict[str, float]:
+    data_N = measured.test.energy_N
+    if data_N is None:
+        return {}
+    metrics = mean_estimate("energy/data", data_N)
+    if measured.noise is None or measured.noise.energy_N is None:
+        return metrics
+    noise_N = measured.noise.energy_N
+    metrics |= mean_estimate("energy/noise", noise_N)
+    return metrics | _difference("energy/gap", data_N, noise_N) | _told_apart(data_N, noise_N, per_text)
+
+
+def _difference(name: str, data_N: Tensor, noise_N: Tensor) -> dict[str, float]:
+    """Mean energy of noise less that of data."""
+    gap = (noise_N.double().mean() - data_N.double().mean()).item()
+    error = math.hypot(
+        *(
+            sample.double().std().item() / math.sqrt(len(sample)) if len(sample) > 1 else 0.0
+            for sample in (data_N, noise_N)
+        )
+    )
+    return {name: gap, f"{name}/low": gap - FINE * error, f"{name}/high": gap + FINE * error}
+
+
+def _told_apart(data_N: Tensor, noise_N: Tensor, per_text: int) -> dict[str, float]:
+    """nce/accuracy of held-out texts against held-out noise, the two kinds weighing the same."""
+    right_data, right_noise = told_apart(data_N, noise_N, per_text)
+    share = (right_data.mean() + right_noise.mean()).item() / 2
+    error = math.hypot(
+        *(r.std(unbiased=False).item() / math.sqrt(len(r)) / 2 for r in (right_data, right_noise))
+    )
+    name = "nce/accuracy"
+    return {
+        name: share,
+        f"{name}/low": max(0.0, share - FINE * error),
+        f"{name}/high": min(1.0, share + FINE * error),
+    }
+
+
+def _true_energy_metrics(
+    measured: Measured, true_energies: tuple[np.ndarray, np.ndarray] | None
+) -> dict[str, float]:
+    """Correlation of learned and exact energy over held-out texts and noise, where both are finite."""
+    if true_energies is None or measured.noise is None:
+        return {}
+    if measured.test.energy_N is None or measured.noise.energy_N is None:
+        return {}
+    learned = torch.cat((measured.test.energy_N, measured.noise.energy_N)).double().numpy()
+    exact = np.concatenate(true_energies)
+    finite = np.isfinite(exact)
+    if finite.sum() < 3:
+        return {}
+    r = float(np.corrcoef(learned[finite], exact[finite])[0, 1])
+    # Fisher's transformation: nearly normal with standard error 1 / sqrt(n - 3).
+    spread = FINE / math.sqrt(max(int(finite.sum()) - 3, 1))
+    z = math.atanh(min(max(r, -0.9999999), 0.9999999))
+    return {
+        "energy/true_correlation": r,
+        "energy/true_correlation/low": math.tanh(z - spread),
+        "energy/true_correlation/high": math.tanh(z + spread),
+        "energy/true_finite_share": float(finite.mean()),
+    }

@@ -1,0 +1,185 @@
+"""From the resolved settings to what is trained: texts, tokens, network, steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from calib_ebm.energy.encoder import SMALL, build_small_encoder, load_encoder, longest_input
+from calib_ebm.energy.heads import build_energy
+from calib_ebm.energy.network import EnergyNetwork
+from calib_ebm.errors import InputError
+from calib_ebm.learn.optimisation import OptimOptions, count_steps
+from calib_ebm.shapes import Encoded
+from calib_ebm.text.load import load_task
+from calib_ebm.text.task import TaskData
+from calib_ebm.tokens.order import TrainOrder
+from calib_ebm.tokens.tokenizer import (
+    TextTokenizer,
+    encode_examples,
+    load_tokenizer,
+    train_tokenizer,
+)
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Material:
+    """A task, read and encoded.
+
+    Attributes:
+        notes: sentences for the person: rows dropped, texts cut.
+    """
+
+    task: TaskData
+    tokenizer: TextTokenizer
+    train: list[Encoded]
+    fit: list[Encoded]
+    test: list[Encoded]
+    notes: tuple[str, ...]
+
+
+def load_material(config: Config) -> Material:
+    """Read the task and encode its texts with the encoder's tokenizer.
+
+    Raises:
+        InputError: for whatever is wrong with the files, the task or the encoder.
+    """
+    task = load_task(config["task"], int(config["seed"]))
+    tokenizer = _tokenizer(config, task)
+    notes = list(task.notes)
+    encoded: dict[str, list[Encoded]] = {}
+    for name, examples in (("train", task.train), ("fit", task.fit), ("test", task.test)):
+        encoded[name], cut = encode_examples(tokenizer, examples)
+        if cut:
+            notes.append(
+                f"{cut} of {len(examples)} texts of {name} were longer than {tokenizer.max_length} tokens "
+                "and were cut (task.max_length)."
+            )
+    return Material(task, tokenizer, **encoded, notes=tuple(notes))
+
+
+def _tokenizer(config: Config, task: TaskData) -> TextTokenizer:
+    name = str(config["encoder"]["name_or_path"])
+    max_length = int(config["task"]["max_length"])
+    if max_length < 8:
+        raise InputError(
+            f"task.max_length is {max_length}.", "a whole number from 8", "Set task.max_length=128."
+        )
+    if name == SMALL:
+        texts = [t for e in task.train for t in (e.text, e.text_pair) if t is not None]
+        hf = train_tokenizer(texts, int(config["encoder"]["small"]["vocabulary"]))
+    else:
+        hf = load_tokenizer(name)
+    if hf.pad_token_id is None:
+        raise InputError(
+            f"The tokenizer of {name!r} has no padding token.",
+            "tokenizers of encoders (RoBERTa, BERT, ELECTRA, DeBERTa ...)",
+            "Choose an encoder: encoder.name_or_path=roberta-base.",
+        )
+    return TextTokenizer(hf, max_length)
+
+
+def build_network(config: Config, material: Material) -> EnergyNetwork:
+    """The classifier with its energy; new weights are drawn by the seed."""
+    torch.manual_seed(int(config["seed"]))
+    encoder = config["encoder"]
+    name = str(encoder["name_or_path"])
+    tokenizer, labels = material.tokenizer, material.task.labels
+    if name == SMALL:
+        small = encoder["small"]
+        classifier: Any = build_small_encoder(
+            labels,
+            len(tokenizer.hf),
+            tokenizer.pad_id,
+            tokenizer.max_length,
+            layers=int(small["layers"]),
+            width=int(small["width"]),
+            heads=int(small["heads"]),
+            dropout=float(small["dropout"]),
+        )
+    else:
+        classifier = load_encoder(name, labels, encoder["options"])
+    longest = longest_input(classifier)
+    if longest is not None and tokenizer.max_length > longest:
+        raise InputError(
+            f"task.max_length is {tokenizer.max_length}, and {name} takes {longest} tokens at most.",
+            f"8 to {longest}",
+            f"Set task.max_length={longest}; longer texts are cut and counted.",
+        )
+    energy = config["energy"]
+    head = build_energy(
+        str(energy["name"]), classifier.config.hidden_size, float(energy.get("dropout", 0.1))
+    )
+    return EnergyNetwork(classifier, head)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long the training is.
+
+    Attributes:
+        steps: optimiser steps of the whole training.
+        steps_per_epoch: full batches in one pass over the training texts.
+        batch_size: texts of a step over all processes.
+    """
+
+    optim: OptimOptions
+    steps: int
+    steps_per_epoch: int
+    batch_size: int
+
+    @property
+    def texts(self) -> int:
+        """Training texts seen in all steps together."""
+        return self.steps * self.batch_size
+
+
+def plan_training(config: Config, material: Material) -> Plan:
+    """Steps, warm-up and optimiser from the settings and the task's recipe.
+
+    Raises:
+        InputError: for a number of steps, a batch size or a learning rate that cannot be.
+    """
+    optim, trainer, recipe = config["optim"], config["trainer"], config["task"]["recipe"]
+    _require_positive("optim.batch_size", optim["batch_size"], "optim.batch_size=32")
+    _require_positive("optim.lr", optim["lr"], "optim.lr=2e-5")
+    if trainer["max_steps"] is None and trainer["epochs"] is None:
+        raise InputError(
+            "Neither trainer.max_steps nor trainer.epochs is given.",
+            "one of them",
+            "Set trainer.epochs=3.",
+        )
+    for name in ("max_steps", "epochs"):
+        if trainer[name] is not None:
+            _require_positive(f"trainer.{name}", trainer[name], f"trainer.{name}=3")
+    lengths = tuple(len(t.ids_a) + len(t.ids_b or ()) for t in material.train)
+    order = TrainOrder(lengths, int(optim["batch_size"]), int(config["seed"]))
+    steps = count_steps(order.steps_per_epoch, trainer["max_steps"], trainer["epochs"])
+    options = OptimOptions(
+        lr=float(optim["lr"]),
+        total_steps=steps,
+        warmup_steps=_warmup(optim["warmup_steps"], recipe, steps),
+        weight_decay=float(optim["weight_decay"]),
+        eps=float(optim["eps"]),
+        betas=(float(optim["betas"][0]), float(optim["betas"][1])),
+    )
+    return Plan(options, steps, order.steps_per_epoch, order.size)
+
+
+def _warmup(given: int | None, recipe: Config, steps: int) -> int:
+    """Warm-up steps: as given, else the recipe's, scaled when the training is not as long as the recipe's."""
+    if given is not None:
+        return int(given)
+    if recipe.get("warmup_steps") is not None and recipe.get("max_steps") is not None:
+        return round(int(recipe["warmup_steps"]) * steps / int(recipe["max_steps"]))
+    return round(float(recipe["warmup_fraction"]) * steps)
+
+
+def _require_positive(name: str, value: Any, example: str) -> None:
+    if not isinstance(value, int | float) or not value > 0:
+        raise InputError(f"{name} is {value!r}.", "a number above 0", f"Set {example}.")

@@ -1,0 +1,212 @@
+"""The main job, stage by stage; each is skipped when what it makes is already there.
+
+    read and encode -> tune and draw the noise -> train jointly -> measure -> report
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_only
+
+from calib_ebm.classifier import FACTS, EnergyClassifier
+from calib_ebm.errors import InputError, Interrupted
+from calib_ebm.learn.data import JointData
+from calib_ebm.learn.fit import fit
+from calib_ebm.learn.folder import is_complete, open_run, run_folder
+from calib_ebm.learn.joint import JointModule
+from calib_ebm.learn.loggers import build_dashboard
+from calib_ebm.learn.measure import Measured, score_set, write_measurements
+from calib_ebm.learn.noise_stage import NoiseSupply, supply_noise
+from calib_ebm.learn.prepare import Material, Plan, build_network, load_material, plan_training
+from calib_ebm.learn.record import RunRecorder, command_line, git_commit, versions
+from calib_ebm.loss.joint import JointLoss
+from calib_ebm.report.page import write_report
+
+Config = Mapping[str, Any]
+Say = Callable[[str], None]
+
+
+def run(config: Config, say: Say) -> Path:
+    """Do every stage that is missing.
+
+    Args:
+        config: the resolved settings, plain values.
+        say: takes lines for the person.
+
+    Returns:
+        the run folder.
+
+    Raises:
+        InputError: for what a person has to put right.
+        Interrupted: on Ctrl-C; the same command goes on.
+        TrainingFailed: on a non-finite loss.
+    """
+    folder = run_folder(config)
+    first = rank_zero_only.rank == 0
+    if first and is_complete(folder) and not config["overwrite"]:
+        open_run(config, folder)
+        say("This run is finished already; nothing was done (overwrite=true runs it again).")
+        return folder
+    if first:
+        open_run(config, folder)
+    recorder = RunRecorder(folder, active=first)
+    recorder.set(
+        command=command_line(),
+        versions=versions(),
+        git_commit=git_commit(),
+        task=str(config["task"]["name"]),
+        energy=str(config["energy"]["name"]),
+        noise=None if config["energy"]["name"] == "none" else str(config["noise"]["name"]),
+        seed=int(config["seed"]),
+        status="running",
+    )
+    try:
+        _stages(config, folder, recorder, say)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        recorder.set(status="interrupted")
+        raise Interrupted(f"{stop} The same command goes on from here.".strip()) from stop
+    except BaseException:
+        recorder.set(status="failed")
+        raise
+    return folder
+
+
+def _stages(config: Config, folder: Path, recorder: RunRecorder, say: Say) -> None:
+    with recorder.stage("load"):
+        material = load_material(config)
+        plan = plan_training(config, material)
+    task = material.task
+    recorder.set(
+        labels=list(task.labels), metrics=list(task.metrics), data_digests=dict(task.digests)
+    )
+    recorder.note(*material.notes)
+    say(
+        f"{task.name}: {len(task.train)} texts to train on, {len(task.fit)} to calibrate on, "
+        f"{len(task.test)} to report on; {plan.steps} steps of {plan.batch_size} texts."
+    )
+    for note in material.notes:
+        say(f"note: {note}")
+    supply = supply_noise(config, material, plan, recorder, folder, say)
+    classifier = _trained(config, material, plan, supply, folder, recorder, say)
+    with recorder.stage("measure"):
+        _measure(config, material, supply, classifier, folder, recorder)
+    if rank_zero_only.rank == 0:
+        with recorder.stage("report"):
+            recorder.set(status="complete")
+            write_report(folder)
+        # The model folder holds the weights; what only resuming needs can go.
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _trained(
+    config: Config,
+    material: Material,
+    plan: Plan,
+    supply: NoiseSupply | None,
+    folder: Path,
+    recorder: RunRecorder,
+    say: Say,
+) -> EnergyClassifier:
+    """The trained classifier, from `model/` when an earlier part of the run got that far."""
+    model = folder / "model"
+    with recorder.stage("train") as stage:
+        if (model / FACTS).exists():
+            stage["skipped"] = True
+            return EnergyClassifier.from_pretrained(model)
+        network = build_network(config, material)
+        module = JointModule(
+            network,
+            JointLoss(float(config["loss"]["nce_weight"])),
+            plan.optim,
+            classes=len(material.task.labels),
+            metrics=material.task.metrics,
+            seed=int(config["seed"]),
+        )
+        data = JointData(
+            material.tokenizer,
+            material.train,
+            material.fit,
+            None if supply is None else supply.noise_for,
+            batch_size=plan.batch_size,
+            eval_batch_size=int(config["trainer"]["eval_batch_size"]),
+            total_steps=plan.steps,
+            seed=int(config["seed"]),
+            workers=int(config["trainer"]["workers"]),
+        )
+        first = rank_zero_only.rank == 0
+        dashboard = build_dashboard(config["logger"], folder, config) if first else None
+        trainer = fit(module, data, config["trainer"], folder, dashboard, say)
+        network.to(trainer.strategy.root_device)
+        classifier = EnergyClassifier(
+            network, material.tokenizer, material.task.labels, str(config["energy"]["name"])
+        )
+        if trainer.is_global_zero:
+            _publish(classifier, model)
+        _wait_for_all(trainer)
+        return classifier
+
+
+def _publish(classifier: EnergyClassifier, model: Path) -> None:
+    """Put the model folder in place whole."""
+    part = model.with_name("model.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        classifier.save_pretrained(part)
+    except OSError as error:
+        raise InputError(
+            f"The model could not be written to {part} ({error.strerror or error}).",
+            "a disk with space left",
+            "Make space and give the same command again; training goes on from its checkpoint.",
+        ) from error
+    os.replace(part, model)
+
+
+def _wait_for_all(trainer: pl.Trainer) -> None:
+    if trainer.world_size > 1:
+        trainer.strategy.barrier("model")
+
+
+def _measure(
+    config: Config,
+    material: Material,
+    supply: NoiseSupply | None,
+    classifier: EnergyClassifier,
+    folder: Path,
+    recorder: RunRecorder,
+) -> None:
+    measured = Measured(
+        fit=score_set(classifier, material.fit),
+        test=score_set(classifier, material.test),
+        noise=score_set(classifier, supply.held_out) if supply is not None else None,
+    )
+    if rank_zero_only.rank != 0:
+        return
+    further: dict[str, float] = {}
+    true_energies = None
+    if supply is not None:
+        further |= supply.metrics
+        true_energies = supply.true_energies(material)
+        noise_energy = None if measured.noise is None else measured.noise.energy_N
+        supply.write_samples(folder, material, noise_energy)
+    temperature, notes = write_measurements(
+        folder,
+        material.task,
+        measured,
+        config["calibrator"],
+        further,
+        per_text=1 if supply is None else supply.per_text,
+        seed=int(config["seed"]),
+        true_energies=true_energies,
+    )
+    classifier.temperature = temperature
+    classifier.write_facts(folder / "model")
+    recorder.set(temperature=temperature)
+    recorder.note(*notes)
+
+

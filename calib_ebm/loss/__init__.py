@@ -1,0 +1,1 @@
+"""One number per batch: noise-contrastive estimation, and its sum with cross-entropy."""

@@ -1,0 +1,72 @@
+"""Noise-contrastive estimation of an energy, from observed texts and K noise texts for each.
+
+    p(x)  proportional to  p_noise(x) exp(-E(x))              low E: looks observed
+
+Shown a text, and told that noise is K times as frequent as data, the model's log-odds for "observed" are
+-E(x) - log K: the noise density stands in numerator and denominator and cancels.  The loss is the binary
+cross-entropy of that guess, summed over one observed text and its K noise texts,
+
+    L = mean_data softplus(E + log K)  +  K mean_noise softplus(-E - log K),
+
+smallest at E*(x) = -log(p_data(x) / p_noise(x)).  Sources: Gutmann & Hyvarinen, JMLR 13 (2012); residual
+form: Deng et al., ICLR 2020; joint with a classifier: He et al., EACL 2021, equation 6.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+
+def nce_loss(energy_data_B: Tensor, energy_noise_BK: Tensor) -> Tensor:
+    """Mean over B of softplus(E + log K) + the sum over K of softplus(-E_k - log K), in nats.
+
+    Finite for any finite energy, unlike log(1 + K exp(E)). The input's precision is kept.
+
+    Args:
+        energy_data_B: energies of the observed texts.
+        energy_noise_BK: energies of the K noise texts drawn for each.
+
+    >>> nce_loss(torch.zeros(4), torch.zeros(4, 3))  # log(1 + 3) + 3 log(1 + 1/3)
+    tensor(2.2493)
+    """
+    if energy_noise_BK.ndim != 2 or energy_data_B.shape != energy_noise_BK.shape[:1]:
+        raise ValueError(
+            f"nce_loss got energies of shapes {tuple(energy_data_B.shape)} and "
+            f"{tuple(energy_noise_BK.shape)}; it takes (B,) for data and (B, K) for noise."
+        )
+    if energy_noise_BK.shape[1] < 1:
+        raise ValueError("nce_loss got no noise texts (K = 0); give at least one for each text.")
+    log_k = math.log(energy_noise_BK.shape[1])
+    data_B = softplus(energy_data_B + log_k)
+    noise_B = softplus(-energy_noise_BK - log_k).sum(dim=1)
+    return (data_B + noise_B).mean()
+
+
+def told_apart(
+    energy_data_N: Tensor, energy_noise_M: Tensor, per_text: int
+) -> tuple[Tensor, Tensor]:
+    """Whether each text is taken for what it is: 1 or 0 for N observed and for M noise texts.
+
+    A text is called observed when its log-odds -E - log K are positive.
+
+    Args:
+        energy_data_N: energies of observed texts.
+        energy_noise_M: energies of noise texts, of any number.
+        per_text: K, by which noise was more frequent in training.
+    """
+    log_k = math.log(per_text)
+    return (-energy_data_N - log_k > 0).float(), (-energy_noise_M - log_k <= 0).float()
+
+
+def nce_accuracy(energy_data_B: Tensor, energy_noise_BK: Tensor) -> Tensor:
+    """How often data and noise are told apart; the two kinds weigh the same, so .5 is chance for any K.
+
+    >>> nce_accuracy(torch.tensor([-1.0, 1.0]), torch.tensor([[1.0], [2.0]]))
+    tensor(0.7500)
+    """
+    data, noise = told_apart(energy_data_B, energy_noise_BK, energy_noise_BK.shape[1])
+    return (data.mean() + noise.mean()) / 2

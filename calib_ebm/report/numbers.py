@@ -1,0 +1,110 @@
+"""How numbers are written: one way, everywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+MINUS = "\N{MINUS SIGN}"
+NOTHING = "\N{EN DASH}"
+"""In a cell that has no value."""
+
+
+def percent(value: float) -> str:
+    """A share as a percentage with one decimal, as fine as three decimals of the share.
+
+    >>> percent(0.9134), percent(float("nan"))
+    ('91.3%', 'not defined')
+    """
+    return "not defined" if not math.isfinite(value) else _minus(f"{100 * value:.1f}%")
+
+
+def decimals(value: float) -> str:
+    """A number with three decimals; very large and very small ones in powers of ten.
+
+    >>> decimals(0.1234), decimals(2.0), decimals(3.2e9), decimals(float("inf"))
+    ('0.123', '2.000', '3.20e+09', 'infinite')
+    """
+    if math.isnan(value):
+        return "not defined"
+    if math.isinf(value):
+        return "infinite" if value > 0 else f"{MINUS}infinite"
+    size = abs(value)
+    return _minus(f"{value:.2e}" if size >= 1e5 or 0 < size < 5e-4 else f"{value:.3f}")
+
+
+def p_value(value: float) -> str:
+    """Three decimals, and never a flat zero: resampling cannot show one.
+
+    >>> p_value(0.0), p_value(0.31)
+    ('p < 0.001', 'p = 0.310')
+    """
+    if not math.isfinite(value):
+        return "p not defined"
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def seconds(value: float) -> str:
+    """Seconds as a person says them.
+
+    >>> seconds(4.26), seconds(135.0), seconds(7500.0)
+    ('4.3 s', '2 min 15 s', '2 h 5 min')
+    """
+    if not math.isfinite(value):
+        return "unknown"
+    whole = round(value)
+    if whole < 60:
+        return f"{value:.1f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def count(value: int, noun: str) -> str:
+    """A number of things, with its plural.
+
+    >>> count(1, "text"), count(12000, "text")
+    ('1 text', '12,000 texts')
+    """
+    return f"{value:,} {noun}{'' if value == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class StoredEstimate:
+    """A value with its 95% interval, where one was computed."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of(cls, metrics: Mapping[str, float], name: str) -> StoredEstimate | None:
+        """`name` with `name/low` and `name/high`; None if it was not measured."""
+        if name not in metrics:
+            return None
+        return cls(metrics[name], metrics.get(f"{name}/low"), metrics.get(f"{name}/high"))
+
+    def interval(self, unit: str) -> str:
+        """`[low, high]`, or nothing where there is no interval.
+
+        >>> StoredEstimate(0.5, 0.25, 0.75).interval("%")
+        '[25.0, 75.0]'
+        """
+        if self.low is None or self.high is None:
+            return ""
+        write = percent if unit == "%" else decimals
+        return f"[{write(self.low)}, {write(self.high)}]".replace("%", "")
+
+    def text(self, unit: str) -> str:
+        """The value in its unit ("%" or a plain number), and the interval.
+
+        >>> StoredEstimate(0.5, 0.25, 0.75).text("%"), StoredEstimate(0.5).text("nats")
+        ('50.0% [25.0, 75.0]', '0.500')
+        """
+        value = percent(self.value) if unit == "%" else decimals(self.value)
+        return f"{value} {self.interval(unit)}".rstrip()
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", MINUS, 1) if text.startswith("-") else text

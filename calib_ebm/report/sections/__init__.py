@@ -1,0 +1,1 @@
+"""What the page of one run says: a file for each section, each from the run's files to blocks."""

@@ -1,0 +1,57 @@
+"""The table of metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from calib_ebm.report.blocks import Absent, Block, Cell, Paragraph, Section, Table
+from calib_ebm.report.files import RunFolder
+from calib_ebm.report.numbers import NOTHING, StoredEstimate, count
+from calib_ebm.report.tables import COLUMNS, MetricRow, floor_texts, metric_rows
+
+_ARROWS = {"higher": "↑", "lower": "↓", "": ""}
+
+
+def section(run: RunFolder) -> Section:
+    """Every metric before and after calibration, each with its interval."""
+    return Section("measured", "What was measured", _blocks(run))
+
+
+def _blocks(run: RunFolder) -> tuple[Block, ...]:
+    rows = metric_rows(run.metrics)
+    if not rows:
+        return (Absent("metrics.json of this run holds no test metrics."),)
+    written = tuple(_row(row, run.metrics) for row in rows)
+    fit, test = (run.predictions.splits.count(half) for half in ("fit", "test"))
+    caption = (
+        "Estimate [95% interval]. ↑ higher is better, ↓ lower is better. ECE: expected calibration "
+        "error. Floor: what a perfectly calibrated model with the same probabilities shows on as "
+        "many texts; p: how often it shows as much as was measured."
+    )
+    halves = (
+        f"Held-out texts are cut in two: the temperature was fitted on {count(fit, 'text')}, and "
+        f"everything reported here is from the other {count(test, 'text')}."
+    )
+    table = Table(caption, ("Metric", *COLUMNS.values()), written, narrow="fold")
+    return (Paragraph(halves), table)
+
+
+def _row(row: MetricRow, metrics: Mapping[str, float]) -> tuple[Cell, ...]:
+    floors = floor_texts(metrics, row.metric.name)
+    cells = (
+        _value(cell, row.metric.unit, floor) for cell, floor in zip(row.cells, floors, strict=True)
+    )
+    return (_name(row), *cells)
+
+
+def _name(row: MetricRow) -> Cell:
+    label = f"{row.metric.label} {_ARROWS[row.metric.better]}".rstrip()
+    unit = f"{row.metric.unit}; " if row.metric.unit == "nats" else ""
+    return Cell(label, unit + row.metric.meaning)
+
+
+def _value(estimate: StoredEstimate | None, unit: str, floor: str) -> Cell:
+    if estimate is None:
+        return Cell(NOTHING)
+    note = f"floor {floor}" if floor else ""
+    return Cell(StoredEstimate(estimate.value).text(unit), estimate.interval(unit), note)

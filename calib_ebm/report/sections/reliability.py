@@ -1,0 +1,67 @@
+"""The reliability diagrams, before and after temperature scaling."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from calib_ebm.calibration.errors import reliability_bins
+from calib_ebm.report import diagrams
+from calib_ebm.report.blocks import Absent, Panel, Panels, Paragraph, Section
+from calib_ebm.report.columns import to_floats
+from calib_ebm.report.files import Predictions, RunFolder
+from calib_ebm.report.numbers import StoredEstimate, decimals, percent
+
+BINS = 20
+TITLE = "Is its confidence right?"
+
+
+def section(run: RunFolder) -> Section:
+    """Both diagrams, computed from the stored logits and the temperature."""
+    test = run.predictions.of("test")
+    if not test.ids:
+        return Section("reliability", TITLE, (Absent("This run has no test predictions."),))
+    scaled = f"After temperature scaling, T = {decimals(run.run.temperature)}"
+    panels = (
+        _panel(run, test, 1.0, "test", "before", "As trained"),
+        _panel(run, test, run.run.temperature, "test_calibrated", "after", scaled),
+    )
+    how_to_read = (
+        f"Texts are put into {BINS} equal bins by the probability of the predicted class. Where "
+        "that can be trusted, a bin's bar ends on the dashed line: red is missing to it, orange is "
+        f"above it. Below: how many texts each bin holds. Bins of fewer than {diagrams.FEW} texts "
+        "are faint, for they say little."
+    )
+    return Section("reliability", TITLE, (Paragraph(how_to_read), Panels(panels)))
+
+
+def bins_of(predictions: Predictions, temperature: float, bins: int = BINS) -> diagrams.Bins:
+    """The bins of top-label confidence, from logits."""
+    labels_B = torch.from_numpy(predictions.labels_N)
+    found = reliability_bins(predictions.probs_NC(temperature), labels_B, bins)
+    return diagrams.Bins(
+        edges=to_floats(found.edges_M1),
+        count_M=to_floats(found.count_M),
+        confidence_M=np.nan_to_num(to_floats(found.confidence_M)),
+        frequency_M=np.nan_to_num(to_floats(found.frequency_M)),
+    )
+
+
+def _panel(
+    run: RunFolder, test: Predictions, temperature: float, prefix: str, slug: str, title: str
+) -> Panel:
+    bins = bins_of(test, temperature)
+    texts = bins.count_M.sum()
+    confidence = float((bins.count_M * bins.confidence_M).sum() / texts)
+    right = float((bins.count_M * bins.frequency_M).sum() / texts)
+    gap = confidence - right
+    lean = "overconfident" if gap > 0 else "underconfident"
+    ece = StoredEstimate.of(run.metrics, f"{prefix}/cal/ece")
+    caption = (
+        f"Mean confidence {percent(confidence)}, right {percent(right)}: {lean} by "
+        f"{100 * abs(gap):.1f} points."
+    )
+    if ece is not None:
+        caption = f"Top-label ECE {ece.text('%')}. {caption}"
+    label = f"Reliability diagram, {title}. {caption}"
+    return Panel(title, diagrams.reliability(bins, f"reliability-{slug}", label), caption)

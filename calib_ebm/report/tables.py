@@ -1,0 +1,142 @@
+"""The table of metrics, as data: the page and the console draw the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from calib_ebm.report.numbers import StoredEstimate, decimals, p_value, percent
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of the table: a figure that a run measures."""
+
+    name: str
+    """As in metrics.json, without the prefix of the column."""
+    label: str
+    unit: str
+    better: str
+    """"higher", "lower", or empty where neither is better."""
+    meaning: str
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("cls/acc", "Accuracy", "%", "higher", "how often the most probable class is right"),
+    Metric(
+        "cls/mcc",
+        "MCC",
+        "",
+        "higher",
+        "Matthews correlation of prediction and label, from minus one to one",
+    ),
+    Metric("cls/f1", "F1", "%", "higher", "harmonic mean of precision and recall"),
+    Metric(
+        "cal/ece",
+        "ECE, top-label",
+        "%",
+        "lower",
+        "mean gap of the predicted class's probability to how often it is right",
+    ),
+    Metric(
+        "cal/ece_classwise",
+        "ECE, classwise",
+        "%",
+        "lower",
+        "the same gap for each class's probability, averaged over classes",
+    ),
+    Metric(
+        "cal/ece_pooled",
+        "ECE, pooled",
+        "%",
+        "lower",
+        "the same gap with the probabilities of all classes in one histogram",
+    ),
+    Metric(
+        "cal/true",
+        "True calibration error",
+        "%",
+        "lower",
+        "as top-label ECE, with the exact P(y|x) in place of the labels",
+    ),
+    Metric(
+        "cal/true_pointwise",
+        "True error, text by text",
+        "%",
+        "lower",
+        "mean distance of the predicted class's probability from its exact one",
+    ),
+    Metric("nll", "NLL", "nats", "lower", "mean of minus the log of the true class's probability"),
+    Metric("brier", "Brier score", "", "lower", "mean squared distance from the label, 0 to 2"),
+)
+
+COLUMNS: dict[str, str] = {"test": "Test", "test_calibrated": "Test, after temperature"}
+"""Prefix in metrics.json and the column's head."""
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """A metric and its estimate in each column; None where it was not measured."""
+
+    metric: Metric
+    cells: tuple[StoredEstimate | None, ...]
+
+    def texts(self) -> tuple[str, ...]:
+        """The cells, written."""
+        return tuple("" if cell is None else cell.text(self.metric.unit) for cell in self.cells)
+
+
+def metric_rows(
+    metrics: Mapping[str, float], columns: Mapping[str, str] = COLUMNS
+) -> tuple[MetricRow, ...]:
+    """The metrics that were measured in at least one column, in their fixed order.
+
+    >>> [row.texts() for row in metric_rows({"test/nll": 0.5, "test_calibrated/nll": 0.25})]
+    [('0.500', '0.250')]
+    """
+    rows = []
+    for metric in METRICS:
+        cells = tuple(StoredEstimate.of(metrics, f"{prefix}/{metric.name}") for prefix in columns)
+        if any(cell is not None for cell in cells):
+            rows.append(MetricRow(metric, cells))
+    return tuple(rows)
+
+
+def floor_texts(
+    metrics: Mapping[str, float], name: str, columns: Mapping[str, str] = COLUMNS
+) -> tuple[str, ...]:
+    """Of each column, the floor of `name` and the p-value against it; empty where not measured.
+
+    The floor of a calibration error is its mean for a perfectly calibrated model with the same
+    probabilities, on as many texts.
+
+    >>> floor_texts({"test/cal/ece/floor": 0.018, "test/cal/ece/p_value": 0.3}, "cal/ece")
+    ('1.8%, p = 0.300', '')
+    """
+    cells = []
+    for prefix in columns:
+        floor = metrics.get(f"{prefix}/{name}/floor")
+        chance = metrics.get(f"{prefix}/{name}/p_value")
+        parts = (
+            "" if floor is None else percent(floor),
+            "" if chance is None else p_value(chance),
+        )
+        cells.append(", ".join(part for part in parts if part))
+    return tuple(cells)
+
+
+def diagnostics(metrics: Mapping[str, float]) -> tuple[tuple[str, str, str], ...]:
+    """What the noise and the energy reached: (name, value, meaning) of each one measured."""
+    known = (
+        ("noise/perplexity", "Noise model's perplexity", decimals, "per token, on held-out texts"),
+        ("nce/accuracy", "Data told from noise", percent, "50% is a coin's toss"),
+        ("energy/data", "Mean energy of data", decimals, "held-out texts"),
+        ("energy/noise", "Mean energy of noise", decimals, "held-out noise"),
+        ("energy/gap", "Gap", decimals, "noise minus data"),
+        ("energy/true_correlation", "Correlation with the true energy", decimals, "1 is perfect"),
+    )
+    return tuple(
+        (label, write(metrics[name]), meaning)
+        for name, label, write, meaning in known
+        if name in metrics
+    )

@@ -1,0 +1,58 @@
+"""The legend, and the records that the rooms hand on.
+
+Axis letters, used as suffixes of tensor names (`logits_BC` is a B by C tensor):
+
+    B texts in a batch      T tokens of a text      V vocabulary     C classes
+    K noise texts per text  H hidden width          M bins           N texts of a set
+
+A text travels as `Example` (words), `Encoded` (content token ids) and `TokenBatch` (padded tensors).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Example(NamedTuple):
+    """One labelled text, or pair of texts, as it was written."""
+
+    id: str
+    """Unique within the task and stable between runs, e.g. `dev-17` (split and row of the source)."""
+    text: str
+    text_pair: str | None
+    label: int
+    """Index into the task's label names; -1 where no label is known."""
+
+
+class Encoded(NamedTuple):
+    """One text, or pair, as content token ids: no special tokens, already cut to the length budget."""
+
+    ids_a: list[int]
+    ids_b: list[int] | None
+    label: int
+    """As in `Example`; -1 for noise that carries no label."""
+
+
+class TokenBatch(NamedTuple):
+    """Padded model input. Padding is on the right."""
+
+    input_ids_BT: Tensor
+    attention_mask_BT: Tensor
+    token_type_ids_BT: Tensor | None
+
+
+class JointBatch(NamedTuple):
+    """B labelled texts and, in the same encoder pass, K noise texts for each.
+
+    `tokens` has B(1+K) rows: the B data texts first, then the B*K noise texts, so that rows
+    `B + K*b ... B + K*b + K - 1` are the noise of text b.
+    """
+
+    tokens: TokenBatch
+    label_B: Tensor
+    index_B: Tensor
+    """Row of each text in its split: what keeps every example counted once under DDP."""
+    noise_label_BK: Tensor | None
+    """Labels of the noise texts, -1 where unknown; None where the batch carries no noise."""

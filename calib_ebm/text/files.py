@@ -1,0 +1,155 @@
+"""Labelled texts of one's own: csv, tsv, jsonl and Parquet files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from calib_ebm.errors import InputError
+from calib_ebm.shapes import Example
+from calib_ebm.text.formats import KINDS, Cells, Columns
+from calib_ebm.text.labels import found_names, given_names, label_index, label_name
+from calib_ebm.text.rows import Reading, Row, kept, to_examples
+from calib_ebm.text.splits import held_out
+
+
+class OwnData(NamedTuple):
+    """What was read of one's own files."""
+
+    labels: tuple[str, ...]
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    notes: tuple[str, ...]
+
+
+def read_own(config: Mapping[str, Any]) -> OwnData:
+    """Read `task.train` and `task.dev`, or hold dev out of train.
+
+    Args:
+        config: the `task` node: `source`, `train`, `dev`, `text`, `text_pair`, `label`,
+            `dev_fraction`; optionally `id`, `labels`, `delimiter`.
+
+    Raises:
+        InputError: for all that a file can have wrong; see the readers.
+    """
+    columns = Columns(
+        str(config["text"]), config.get("text_pair"), str(config["label"]), config.get("id")
+    )
+    paths = _paths(config)
+    fraction = _fraction(config["dev_fraction"])
+    train, train_rows = _rows("train", paths["train"], columns, config)
+    rows = list(train_rows)
+    if config.get("labels") is not None:
+        labels = given_names(config["labels"])
+    else:
+        labels = found_names((row.label for row in rows), len(rows), train.where)
+    examples = to_examples(rows, label_index(labels, "this task", train), train)
+    if "dev" in paths:
+        dev, dev_rows = _rows("dev", paths["dev"], columns, config)
+        dev_examples = to_examples(dev_rows, label_index(labels, "this task", dev), dev)
+        return OwnData(labels, examples, dev_examples, train.notes() + dev.notes())
+    rest, dev_examples = held_out(examples, fraction)
+    note = (
+        f"dev: none was given, so {len(dev_examples)} of the {len(examples)} texts of "
+        f"{train.where} were held out of train (task.dev_fraction={fraction:g}, by their hashes)."
+    )
+    return OwnData(labels, rest, dev_examples, (*train.notes(), note))
+
+
+def _fraction(given: Any) -> float:
+    fraction = float(given) if isinstance(given, int | float) else math.nan
+    if not 0 < fraction < 1:
+        raise InputError(
+            f"task.dev_fraction is {given}.", "a number above 0 and below 1", "Set it to 0.2."
+        )
+    return fraction
+
+
+def _paths(config: Mapping[str, Any]) -> dict[str, Path]:
+    if config.get("train") in (None, "", "???"):
+        raise InputError(
+            f"task={config['source']} was given no training file.",
+            f"a {config['source']} file with a column of texts and one of labels",
+            f"Set task.train=, e.g. task.train=mine{KINDS[config['source']].endings[0]}.",
+        )
+    given = {split: config.get(split) for split in ("train", "dev")}
+    paths = {split: Path(str(p)).expanduser() for split, p in given.items() if p is not None}
+    for split, path in paths.items():
+        _check_path(split, path, str(config["source"]))
+    if "dev" in paths and paths["dev"].samefile(paths["train"]):
+        raise InputError(
+            f"task.dev and task.train are the same file, {paths['train']}.",
+            "a dev file of other texts than train's",
+            "Leave task.dev unset to hold a part of train out.",
+        )
+    return paths
+
+
+def _check_path(split: str, path: Path, source: str) -> None:
+    if not path.is_file():
+        raise InputError(
+            f"task.{split}={path} is {'a folder' if path.is_dir() else 'not there'}.",
+            f"a {source} file",
+            f"Correct the path (it is taken from the folder {Path.cwd()}).",
+        )
+    endings = KINDS[source].endings
+    if path.suffix.lower() not in endings:
+        others = [name for name, kind in KINDS.items() if path.suffix.lower() in kind.endings]
+        to_do = f"Set task={others[0]}" if others else f"Convert or rename the file to {endings[0]}"
+        raise InputError(
+            f"task.{split}={path} has the ending {path.suffix or '(none)'}, and task={source}.",
+            f"for {source}: {', '.join(endings)}",
+            f"{to_do}.",
+        )
+
+
+def _rows(
+    split: str, path: Path, columns: Columns, config: Mapping[str, Any]
+) -> tuple[Reading, Iterator[Row]]:
+    kind = KINDS[config["source"]]
+    reading = Reading(split, str(path), kind.unit)
+    cells = kind.read(path, columns, reading, str(config.get("delimiter") or ","))
+    first = next(cells, None)
+    if first is None:
+        raise InputError(
+            f"task.{split}={path} holds no rows.", "a file with labelled texts", "Check the file."
+        )
+    rows = kept(_unlabelled(chain([first], cells), columns, reading), reading)
+    return reading, _labelled(rows, columns, reading)
+
+
+def _unlabelled(cells: Iterator[Cells], columns: Columns, reading: Reading) -> Iterator[Row]:
+    for position, (number, cell) in enumerate(cells):
+        name = str(position) if columns.id is None else label_name(cell["id"])
+        text = _text(cell["text"], columns.text, reading, number)
+        pair = None
+        if columns.text_pair is not None:
+            pair = _text(cell["text_pair"], columns.text_pair, reading, number)
+        yield Row(number, f"{reading.split}-{name}", text, pair, cell["label"])
+
+
+def _text(value: Any, column: str, reading: Reading, number: int) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if not isinstance(value, str):
+        raise InputError(
+            f"{reading.at(number)}: column {column!r} holds {value!r} ({type(value).__name__}).",
+            "text",
+            "Set task.text (and task.text_pair) to the column with the texts.",
+        )
+    return value
+
+
+def _labelled(rows: Iterator[Row], columns: Columns, reading: Reading) -> Iterator[Row]:
+    """One spelling for each label.  Empty texts are gone already, with whatever label they had."""
+    for row in rows:
+        if isinstance(row.label, list | dict | bytes) or not label_name(row.label):
+            raise InputError(
+                f"{reading.at(row.number)}: no label in {columns.label!r} ({row.label!r}).",
+                "a word or a number for every text",
+                "Label the row or take it out, or set task.label to the column of labels.",
+            )
+        yield row._replace(label=label_name(row.label))

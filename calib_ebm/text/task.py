@@ -1,0 +1,57 @@
+"""The record of a task: its labelled texts, cut into those to learn, calibrate and report on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from calib_ebm.shapes import Example
+
+if TYPE_CHECKING:
+    from calib_ebm.text.embedded import Language
+
+METRICS = ("acc", "mcc", "f1")
+"""What a task may be judged by: accuracy, Matthews' correlation, F1 of the class with index 1."""
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task, read and cut.  No example is in two of `train`, `fit` and `test`."""
+
+    name: str
+    labels: tuple[str, ...]
+    """Class names in index order."""
+    metrics: tuple[str, ...]
+    """Of `METRICS`: the task's own, `acc` always first."""
+    train: tuple[Example, ...]
+    fit: tuple[Example, ...]
+    """The half of dev on which calibrators are fitted."""
+    test: tuple[Example, ...]
+    """The half of dev that is reported."""
+    notes: tuple[str, ...]
+    """Sentences for the person: what was dropped, how many, why."""
+    digests: dict[str, str]
+    """Source split (train, dev) -> sha256 of its kept examples."""
+    truth: Language | None = None
+    """Embedded task only: exact P(x) and P(y|x)."""
+
+    def __post_init__(self) -> None:
+        assert self.metrics[0] == "acc", self.metrics
+        assert set(self.metrics) <= set(METRICS), self.metrics
+        ids = [example.id for part in (self.train, self.fit, self.test) for example in part]
+        assert len(set(ids)) == len(ids), "an example is in two parts"
+
+
+def digest(examples: Iterable[Example]) -> str:
+    """The sha256 of ids, texts and labels, in their order.
+
+    >>> digest([Example("dev-0", "fine", None, 1)])[:12]
+    '1c9483b6ba41'
+    """
+    state = hashlib.sha256()
+    for example in examples:
+        state.update(json.dumps(list(example)).encode("ascii") + b"\n")
+    return state.hexdigest()

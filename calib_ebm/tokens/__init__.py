@@ -1,0 +1,1 @@
+"""The same as ids: encoding, collating, and loaders that count every example once."""

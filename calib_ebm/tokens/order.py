@@ -1,0 +1,121 @@
+"""Which texts stand in which batch: functions of (seed, step), so that a run can go on at any step.
+
+Training is one stream of steps. Epochs are only where the shuffle begins anew, so a run that was stopped in
+the middle of an epoch goes on with the very batch that came next, and eight ranks share the batch that one
+rank would have had.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch.utils.data import Sampler
+
+WINDOW_BATCHES = 50
+"""Batches within which texts are brought together by length; the larger, the less padding and the less
+random the batches."""
+
+
+class Place(tuple[int, int, int]):
+    """A text's place in training: (row of the text, epoch, position within the epoch)."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class TrainOrder:
+    """The order of training texts.
+
+    Every epoch is a new seeded shuffle; texts are then sorted by length within windows of
+    `WINDOW_BATCHES` batches and the batches shuffled again, so that a batch pads little. The texts
+    that do not fill a last batch wait for the next epoch's shuffle.
+
+    Args:
+        lengths: tokens of each text.
+        batch_size: texts a step takes over all ranks together.
+        seed: of the shuffles.
+    """
+
+    lengths: tuple[int, ...]
+    batch_size: int
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """Texts of a batch: `batch_size`, or all there are when they are fewer."""
+        return min(self.batch_size, len(self.lengths))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in an epoch."""
+        return len(self.lengths) // self.size
+
+    def batch(self, step: int) -> list[Place]:
+        """The texts of a step, over all ranks."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        rows = _epoch_rows(self, epoch)[within * self.size : (within + 1) * self.size]
+        start = within * self.size
+        return [Place((int(row), epoch, start + at)) for at, row in enumerate(rows)]
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_rows(order: TrainOrder, epoch: int) -> np.ndarray:
+    rng = np.random.default_rng([order.seed, epoch])
+    rows = rng.permutation(len(order.lengths))[: order.steps_per_epoch * order.size]
+    lengths = np.asarray(order.lengths)
+    window = WINDOW_BATCHES * order.size
+    rows = np.concatenate(
+        [
+            part[np.argsort(lengths[part], kind="stable")]
+            for part in np.split(rows, range(window, len(rows), window))
+        ]
+    )
+    return rng.permutation(rows.reshape(order.steps_per_epoch, order.size)).reshape(-1)
+
+
+class StepBatches(Sampler[list[Place]]):
+    """Batches of steps `first ... last - 1`, this rank's share of each.
+
+    Args:
+        order: the global order.
+        first: step to begin with: where the run was stopped.
+        last: step to end before.
+        rank: this process among `world`; it takes every `world`-th text.
+        world: number of processes.
+    """
+
+    def __init__(self, order: TrainOrder, first: int, last: int, rank: int = 0, world: int = 1) -> None:
+        self.order, self.first, self.last = order, first, last
+        self.rank, self.world = rank, world
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        for step in range(self.first, self.last):
+            yield self.order.batch(step)[self.rank :: self.world]
+
+    def __len__(self) -> int:
+        """Steps of the whole training: Lightning adds the steps done before to those it fetches."""
+        return self.last
+
+
+class OnceBatches(Sampler[list[int]]):
+    """Every text exactly once over all ranks, in batches of similar length: for evaluation.
+
+    Ranks may get different numbers of texts, even of batches: nothing is repeated to even them out, so what is
+    gathered afterwards is the set itself.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], batch_size: int, rank: int = 0, world: int = 1
+    ) -> None:
+        by_length = sorted(range(len(lengths)), key=lambda row: (lengths[row], row))
+        mine = by_length[rank::world]
+        self.batches = [mine[at : at + batch_size] for at in range(0, len(mine), batch_size)]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
