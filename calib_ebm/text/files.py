@@ -153,3 +153,38 @@ def _labelled(rows: Iterator[Row], columns: Columns, reading: Reading) -> Iterat
                 "Label the row or take it out, or set task.label to the column of labels.",
             )
         yield row._replace(label=label_name(row.label))
+
+
+def read_set(
+    path: Path, columns: Mapping[str, str | None], labels: tuple[str, ...]
+) -> tuple[tuple[Example, ...], tuple[str, ...]]:
+    """A file of further labelled texts for a task that is known already.
+
+    Args:
+        path: a csv, tsv, jsonl or Parquet file; its ending says which.
+        columns: names of the columns `text`, `text_pair` (or None) and `label`.
+        labels: class names of the task. A file that numbers them from 0 is understood too.
+
+    Returns:
+        the texts, and notes on what was left out.
+
+    Raises:
+        InputError: for all that a file can have wrong; see the readers.
+    """
+    kinds = [name for name, kind in KINDS.items() if path.suffix.lower() in kind.endings]
+    if not kinds or not path.is_file():
+        raise InputError(
+            f"data={path} is {'not there' if not path.exists() else 'no file of labelled texts'}.",
+            "a csv, tsv, jsonl or parquet file",
+            f"Correct the path (it is taken from the folder {Path.cwd()}).",
+        )
+    wanted = Columns(str(columns["text"]), columns.get("text_pair"), str(columns["label"]), None)
+    reading, found = _rows("data", path, wanted, {"source": kinds[0]})
+    rows = list(found)
+    numbers = tuple(str(index) for index in range(len(labels)))
+    names = labels if {row.label for row in rows} - {*numbers} else numbers
+    # A task whose own names are numbers keeps them: 1 and 2 are not 0 and 1.
+    if {*labels} >= {row.label for row in rows}:
+        names = labels
+    examples = to_examples(rows, label_index(names, "this task", reading), reading)
+    return examples, reading.notes()

@@ -63,6 +63,15 @@ def _positions(header: list[str], columns: Columns, where: str) -> dict[str, int
     return {setting: header.index(column) for setting, column in columns.wanted().items()}
 
 
+def _next_row(rows: Iterator[list[str]]) -> list[str] | None:
+    """The next row; the bound on cells, which the csv module has for all readers, is put back."""
+    bound = csv.field_size_limit(LONGEST_CELL)
+    try:
+        return next(rows, None)
+    finally:
+        csv.field_size_limit(bound)
+
+
 def read_csv(path: Path, columns: Columns, reading: Reading, delimiter: str) -> Iterator[Cells]:
     """Rows of a csv file with a header; cells may be quoted and may then contain line ends.
 
@@ -71,20 +80,19 @@ def read_csv(path: Path, columns: Columns, reading: Reading, delimiter: str) -> 
     """
     if delimiter.lower() in ("tab", "\\t"):
         delimiter = "\t"
-    if len(delimiter) != 1:
+    if len(delimiter) != 1 or delimiter in '"\r\n':
         raise InputError(
             f"task.delimiter is {delimiter!r}.",
             "one character, or the word tab",
             "Set e.g. task.delimiter=';' (or leave it unset for a comma).",
         )
-    bound = csv.field_size_limit(LONGEST_CELL)
     rows = csv.reader(utf8_lines(path), delimiter=delimiter, strict=True)
     start = 1
     try:
-        header = next(rows, [])
+        header = _next_row(rows) or []
         positions = _positions(header, columns, str(path))
         start = rows.line_num + 1
-        for row in rows:
+        while (row := _next_row(rows)) is not None:
             if row and len(row) != len(header):
                 help_ = "Put quotes around cells that contain the separator, or set task.delimiter."
                 raise ragged(reading, start, len(row), len(header), help_)
@@ -97,8 +105,6 @@ def read_csv(path: Path, columns: Columns, reading: Reading, delimiter: str) -> 
             "csv: cells with line ends stand in double quotes, and quotes within these are doubled",
             "Correct the quoting; a file with tabs and no quoting is read by task=tsv.",
         ) from error
-    finally:
-        csv.field_size_limit(bound)
 
 
 def read_tsv(path: Path, columns: Columns, reading: Reading, _: str) -> Iterator[Cells]:
@@ -130,7 +136,7 @@ def read_jsonl(path: Path, columns: Columns, reading: Reading, _: str) -> Iterat
             record = json.loads(line)
             # JSON can write half of a surrogate pair, which no encoding and no tokenizer takes.
             json.dumps(record, ensure_ascii=False).encode("utf-8")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(
                 f"{reading.at(number)} is not JSON: {error}.",
                 "one JSON object on each line",
