@@ -182,9 +182,8 @@ def read_set(
     reading, found = _rows("data", path, wanted, {"source": kinds[0]})
     rows = list(found)
     numbers = tuple(str(index) for index in range(len(labels)))
-    names = labels if {row.label for row in rows} - {*numbers} else numbers
-    # A task whose own names are numbers keeps them: 1 and 2 are not 0 and 1.
-    if {*labels} >= {row.label for row in rows}:
-        names = labels
+    present = {row.label for row in rows}
+    # A task whose own names are numbers keeps them: of three stars, 1 and 2 are not 0 and 1.
+    names = numbers if not present <= {*labels} and present <= {*numbers} else labels
     examples = to_examples(rows, label_index(names, "this task", reading), reading)
     return examples, reading.notes()
