@@ -88,7 +88,8 @@ def _draw_counts(axes: Axes, bins: Bins) -> None:
         alpha=0.7,
     )
     axes.set_yscale("log")
-    axes.set_ylim(0.5, max(20.0, 2.0 * float(bins.count_M.max(initial=1))))
+    # Up to the power of ten above all texts: the same for two diagrams of the same texts.
+    axes.set_ylim(0.5, 10.0 ** math.ceil(math.log10(max(10.0, float(bins.count_M.sum())))))
     axes.yaxis.set_major_locator(LogLocator(base=10, numticks=4))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -97,7 +98,9 @@ def _draw_counts(axes: Axes, bins: Bins) -> None:
     svg.soft_grid(axes)
 
 
-def curve(step: Floats, value: Floats, slug: str, label: str, *, as_percent: bool) -> str:
+def curve(
+    step: Floats, value: Floats, slug: str, label: str, *, as_percent: bool, from_zero: bool = False
+) -> str:
     """A logged value over steps, with its running mean where it is noisy.
 
     Args:
@@ -106,6 +109,7 @@ def curve(step: Floats, value: Floats, slug: str, label: str, *, as_percent: boo
         slug: see `svg.to_svg`.
         label: see `svg.to_svg`.
         as_percent: the value is a share.
+        from_zero: the axis begins at zero, where that is the best value there is.
     """
     with svg.drawing():
         figure, axes = svg.panel(svg.SMALL)
@@ -116,10 +120,14 @@ def curve(step: Floats, value: Floats, slug: str, label: str, *, as_percent: boo
         else:
             axes.plot(step, value, color=svg.FIRST, alpha=0.3, linewidth=0.8)
             axes.plot(step, smooth, color=svg.FIRST)
-        if as_percent:
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=_percent_decimals(value)))
+        if from_zero:
+            axes.set_ylim(bottom=0)
+        if len(set(step.tolist())) == 1:
+            axes.set_xlim(step[0] - 1, step[0] + 1)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+        if as_percent:
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=_percent_decimals(axes)))
         axes.set_xlabel("Step")
         return svg.to_svg(figure, slug, label)
 
@@ -260,6 +268,7 @@ def _legend_above(axes: Axes) -> None:
     )
 
 
-def _percent_decimals(value: Floats) -> int:
-    spread = float(np.ptp(value)) if len(value) else 0.0
-    return 0 if spread > 0.05 or spread == 0 else min(2, math.ceil(-math.log10(spread)) - 1)
+def _percent_decimals(axes: Axes) -> int:
+    """As many as the ticks need to be exact; they are steps of 1, 2 or 5 times a power of ten."""
+    between = float(np.diff(axes.get_yticks()).min(initial=1.0))
+    return min(4, max(0, -math.floor(math.log10(100 * between) + 1e-9)))

@@ -14,10 +14,12 @@ NOTHING = "\N{EN DASH}"
 def percent(value: float) -> str:
     """A share as a percentage with one decimal, as fine as three decimals of the share.
 
-    >>> percent(0.9134), percent(float("nan"))
-    ('91.3%', 'not defined')
+    What is no share at all, beyond a thousand, is written as the number it is.
+
+    >>> percent(0.9134), percent(float("nan")), percent(1e30)
+    ('91.3%', 'not defined', '1.00e+30')
     """
-    return "not defined" if not math.isfinite(value) else _minus(f"{100 * value:.1f}%")
+    return _minus(f"{100 * value:.1f}%") if abs(value) < 1000 else decimals(value)
 
 
 def decimals(value: float) -> str:

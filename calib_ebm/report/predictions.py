@@ -62,7 +62,8 @@ class Predictions:
         logits are finite and labels are classes (`classes` of them, where given).
         """
         rows, width = self.logits_NC.shape
-        if {len(self.ids), len(self.splits), len(self.labels_N)} != {rows}:
+        energies = rows if self.energy_N is None else len(self.energy_N)
+        if {len(self.ids), len(self.splits), len(self.labels_N), energies} != {rows}:
             raise broken(path, "its columns differ in length")
         if set(self.splits) - set(SPLITS):
             raise broken(path, f"a split is named other than {' or '.join(SPLITS)}")

@@ -148,5 +148,6 @@ def _make_plain(element: ET.Element, slug: str) -> None:
 def _page_style(style: str) -> str:
     for stand_in, variable in VARIABLES.items():
         style = style.replace(stand_in, variable)
-    # "font: 9px 'DejaVu Sans', ..." keeps its size; the family is the page's.
+    # The size stays, the family is the page's. Matplotlib writes two entries, or one: `font`.
+    style = re.sub(r"font-family:[^;]*;?\s*", "", style)
     return re.sub(r"font:[^;]*?([\d.]+)px[^;]*", r"font-size: \1px", style)

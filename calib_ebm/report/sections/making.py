@@ -62,7 +62,7 @@ def _stages(stages: Mapping[str, Stage]) -> Table:
         for stage in stages.values()
         if not stage.skipped and math.isfinite(stage.seconds)
     )
-    rows.append(row("Together", seconds(total), ""))
+    rows.append(row("Together", seconds(total), NOTHING))
     head = ("Stage", "Time", "Peak memory")
     return Table("What each stage cost.", head, tuple(rows), narrow="fold")
 
@@ -71,10 +71,16 @@ def _facts(record: RunRecord) -> tuple[tuple[str, str], ...]:
     commit = record.git_commit
     digests = flat(record.data_digests)
     return (
-        ("Code", f"commit {commit[:SHORT]}" if commit else "no git commit known"),
+        ("Code", _short(commit) if commit else "no git commit known"),
         ("Classes", ", ".join(record.labels)),
         *((f"Digest of {name}", digest[:SHORT]) for name, digest in digests),
     )
+
+
+def _short(commit: str) -> str:
+    """The commit's first characters, and whatever follows a plus: that the tree was changed."""
+    digest, plus, changed = commit.partition("+")
+    return f"commit {digest[:SHORT]}{plus}{changed}"
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -28,9 +28,9 @@ def section(run: RunFolder) -> Section:
     )
     how_to_read = (
         f"Texts are put into {BINS} equal bins by the probability of the predicted class. Where "
-        "that can be trusted, a bin's bar ends on the dashed line: red is missing to it, orange is "
-        f"above it. Below: how many texts each bin holds. Bins of fewer than {diagrams.FEW} texts "
-        "are faint, for they say little."
+        "that can be trusted, a bin's bar ends on the dashed line; what is missing is red, what is "
+        "beyond is orange. Below: how many texts each bin holds. Bins of fewer than "
+        f"{diagrams.FEW} texts are faint, for they say little."
     )
     return Section("reliability", TITLE, (Paragraph(how_to_read), Panels(panels)))
 

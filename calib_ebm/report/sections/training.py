@@ -23,6 +23,7 @@ class Curve:
     title: str
     meaning: str
     as_percent: bool = False
+    from_zero: bool = False
 
 
 CURVES = (
@@ -30,7 +31,7 @@ CURVES = (
     Curve("loss/nce", "Noise-contrastive loss", "In nats, on training batches and their noise."),
     Curve("nce/accuracy", "Data told from noise", "On training batches and their noise.", True),
     Curve("val/cls/acc", "Accuracy", "On held-out texts.", True),
-    Curve("val/cal/ece", "Top-label ECE", "On held-out texts, before calibration.", True),
+    Curve("val/cal/ece", "Top-label ECE", "On held-out texts, before calibration.", True, True),
 )
 
 
@@ -73,6 +74,11 @@ def _panel(curve: Curve, step: Floats, value: Floats) -> Panel:
         course = f"From {first} at step {step[0]:.0f} to {last} at step {step[-1]:.0f}."
     slug = "curve-" + curve.column.replace("/", "-")
     drawing = diagrams.curve(
-        step, value, slug, f"{curve.title} over steps. {course}", as_percent=curve.as_percent
+        step,
+        value,
+        slug,
+        f"{curve.title} over steps. {course}",
+        as_percent=curve.as_percent,
+        from_zero=curve.from_zero,
     )
     return Panel(curve.title, drawing, f"{curve.meaning} {course}")
