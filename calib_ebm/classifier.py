@@ -1,8 +1,8 @@
-"""What a run leaves behind, ready for use: a classifier with calibrated probabilities and an energy per text.
+"""What a run leaves behind, ready for use: calibrated probabilities and an energy per text.
 
-The folder `model/` of a run is what transformers writes, so that its Auto classes load it too; beside it lie
-`calib_ebm.json` (the kind of energy, the temperature, the length) and, for a scalar energy, its head's
-weights. Nothing in the folder is executed.
+The folder `model/` of a run is what transformers writes, so that its Auto classes load it too;
+beside it lie `calib_ebm.json` (the kind of energy, the temperature, the length) and, for a scalar
+energy, its head's weights. Nothing in the folder is executed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from calib_ebm.energy.encoder import load_encoder
 from calib_ebm.energy.heads import ENERGIES, Energy, build_energy
 from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.errors import InputError
-from calib_ebm.shapes import Encoded, Example
+from calib_ebm.shapes import Encoded, Example, TokenBatch
 from calib_ebm.tokens.collate import pad_batch
 from calib_ebm.tokens.order import OnceBatches
 from calib_ebm.tokens.tokenizer import TextTokenizer, encode_examples, load_tokenizer
@@ -79,9 +79,7 @@ class EnergyClassifier:
         energy = _load_energy(folder, facts, classifier)
         network = EnergyNetwork(classifier, energy).eval()
         tokenizer = TextTokenizer(load_tokenizer(str(folder)), int(facts["max_length"]))
-        return cls(
-            network, tokenizer, labels, str(facts["energy"]), float(facts["temperature"])
-        )
+        return cls(network, tokenizer, labels, str(facts["energy"]), float(facts["temperature"]))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write what `from_pretrained` reads; transformers' Auto classes read it too."""
@@ -89,7 +87,10 @@ class EnergyClassifier:
         folder.mkdir(parents=True, exist_ok=True)
         classifier: Any = self.network.classifier
         classifier.save_pretrained(folder)
-        self.tokenizer.hf.save_pretrained(folder)
+        # So that who loads the folder with transformers alone and asks for truncation is right.
+        hf: Any = self.tokenizer.hf
+        hf.model_max_length = min(hf.model_max_length, self.tokenizer.max_length)
+        hf.save_pretrained(folder)
         if self.network.energy is not None and any(True for _ in self.network.energy.parameters()):
             state = {k: v.contiguous().cpu() for k, v in self.network.energy.state_dict().items()}
             save_file(state, folder / HEAD)
@@ -132,9 +133,15 @@ class EnergyClassifier:
     def score(
         self, texts: Sequence[str], text_pairs: Sequence[str] | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Logits (N by C) before calibration and energies (N, or None) of texts."""
+        """Logits (N by C) before calibration, and energies (N, or None), of texts or of one.
+
+        Raises:
+            InputError: when there are not as many second texts as texts.
+        """
         if isinstance(texts, str):
             texts = [texts]
+        if isinstance(text_pairs, str):
+            text_pairs = [text_pairs]
         pairs: Sequence[str | None] = [None] * len(texts) if text_pairs is None else text_pairs
         if len(pairs) != len(texts):
             raise InputError(
@@ -142,7 +149,8 @@ class EnergyClassifier:
                 "as many second texts as texts",
                 "Give one for each.",
             )
-        examples = [Example(str(i), t, p, -1) for i, (t, p) in enumerate(zip(texts, pairs, strict=True))]
+        both = zip(texts, pairs, strict=True)
+        examples = [Example(str(row), text, pair, -1) for row, (text, pair) in enumerate(both)]
         encoded, _ = encode_examples(self.tokenizer, examples)
         scored = self.score_encoded(encoded)
         order = scored.rows.argsort()
@@ -162,8 +170,7 @@ class EnergyClassifier:
         energies = [torch.zeros(0)]
         for batch in OnceBatches(lengths, self.batch_size, rank, world):
             tokens = pad_batch(self.tokenizer, [encoded[row] for row in batch])
-            moved = type(tokens)(*(None if t is None else t.to(device) for t in tokens))
-            scores = self.network(moved)
+            scores = self.network(_to_device(tokens, device))
             rows += batch
             logits.append(scores.logits_BC.float().cpu())
             if scores.energy_B is not None:
@@ -172,8 +179,23 @@ class EnergyClassifier:
         return ScoredRows(torch.tensor(rows, dtype=torch.long), torch.cat(logits), energy_B)
 
 
+def _to_device(tokens: TokenBatch, device: torch.device) -> TokenBatch:
+    types_BT = tokens.token_type_ids_BT
+    return TokenBatch(
+        tokens.input_ids_BT.to(device),
+        tokens.attention_mask_BT.to(device),
+        None if types_BT is None else types_BT.to(device),
+    )
+
+
 def _load_energy(folder: Path, facts: dict[str, Any], classifier: Any) -> Energy | None:
     energy = build_energy(str(facts["energy"]), classifier.config.hidden_size)
     if energy is not None and any(True for _ in energy.parameters()):
+        if not (folder / HEAD).is_file():
+            raise InputError(
+                f"{folder} holds a classifier with energy={facts['energy']}, but no {HEAD}.",
+                "a model folder with all its files",
+                "Copy the whole folder.",
+            )
         energy.load_state_dict(load_file(folder / HEAD))
     return energy

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -94,3 +95,15 @@ def _plain(config: DictConfig) -> dict[str, Any]:
         ) from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def show_report(folder: Path) -> None:
+    """Print the table of metrics, where the report is and, last, the run folder."""
+    from rich.console import Console
+
+    from calib_ebm.report.console import summary_table
+
+    console = Console()
+    Console(width=None if console.is_terminal else 79).print(summary_table(folder))
+    say(f"report: {folder / 'report.html'}")
+    say(f"run folder: {folder}")

@@ -8,22 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from calib_ebm.command import is_first_process, run_command, say
+from calib_ebm.command import is_first_process, run_command, say, show_report
 
 
 def train(config: dict[str, Any]) -> None:
     """Do every stage that is missing, and print the table and the folder."""
-    from rich.console import Console
-
     from calib_ebm.learn.run import run
-    from calib_ebm.report.console import summary_table
 
     folder = run(config, say)
-    if not is_first_process():
-        return
-    Console(width=79 if not Console().is_terminal else None).print(summary_table(folder))
-    say(f"report: {folder / 'report.html'}")
-    say(f"run folder: {folder}")
+    if is_first_process():
+        show_report(folder)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@
     floors       the ECE that a perfectly calibrated model would show on as many texts
     calibrator   what a post-hoc calibrator is
     temperature  the first of them, and the one that does nothing
+    calibrators  all of them by name
 
 Four different figures are called "ECE" (top-label, classwise, pooled, PosCal's); here each has
 its own name.

@@ -1,6 +1,7 @@
 """What every post-hoc calibrator is: fitted on texts that are reported nowhere.
 
-To add one: a class with these methods, and a config of the group `calibrator`.
+To add one: a class with these methods, its name in `calibrators.py`, and a config of that name in
+`conf/calibrator`.
 """
 
 from __future__ import annotations

@@ -176,11 +176,11 @@ class _Likelihood:
             slope, curvature = self.slope_and_curvature(inverse)
             low, high = (inverse, high) if slope < 0 else (low, inverse)
             newton = inverse - slope / curvature if curvature > 0 else math.nan
+            if abs(newton - inverse) <= 1e-12 * inverse:
+                return newton
             # Far from the root Newton may creep, so that every third step halves the bracket.
             halve = iteration % 3 == 2 or not low <= newton <= high
-            previous, inverse = inverse, math.sqrt(low * high) if halve else newton
-            if abs(inverse - previous) <= 1e-14 * inverse:
-                break
+            inverse = math.sqrt(low * high) if halve else newton
         return inverse
 
 

@@ -1,4 +1,4 @@
-"""The classifier: any transformers model for sequence classification, or a small RoBERTa from its config.
+"""The classifier: any transformers model for sequence classification, or a small RoBERTa.
 
 The only file that makes a classifier out of transformers' parts. What it returns is an ordinary
 `AutoModelForSequenceClassification`, so what is trained here can be saved and loaded by anyone.
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants
+from huggingface_hub.utils import get_session
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -23,6 +25,8 @@ from calib_ebm.errors import InputError
 
 SMALL = "small"
 """The value of `encoder.name_or_path` that means: build a small RoBERTa from `encoder.small`."""
+PATIENCE = 5.0
+"""Seconds to wait for the Hub's first answer."""
 
 
 def build_small_encoder(
@@ -71,51 +75,77 @@ def build_small_encoder(
 
 
 def load_encoder(name_or_path: str, labels: Sequence[str], options: Mapping[str, Any]) -> nn.Module:
-    """The pretrained encoder with a new classification head for `labels`, in float32.
+    """The pretrained encoder as a classifier into `labels`, in float32.
+
+    Its classification head is new, unless the checkpoint has one for as many classes.
 
     Args:
         name_or_path: a Hub id or a local folder.
         labels: class names.
         options: further fields of the model's config, e.g. `hidden_dropout_prob`; applied where the
-            architecture has them.
+            architecture has them, None leaves them as they are.
 
     Raises:
         InputError: when there is no such folder, the Hub cannot be reached, or no encoder is in it.
     """
     try:
-        config = AutoConfig.from_pretrained(name_or_path, **_names(labels))
+        # What a folder holds is not executed, and nothing is asked.
+        safely = {"local_files_only": _must_be_local(name_or_path), "trust_remote_code": False}
+        config = AutoConfig.from_pretrained(name_or_path, **safely, **_names(labels))
         for key, value in options.items():
             if value is not None and hasattr(config, key):
                 setattr(config, key, value)
-        # A checkpoint that already classifies into other classes keeps its encoder and gets a new head.
+        # A head for another number of classes is replaced.
         return AutoModelForSequenceClassification.from_pretrained(
-            name_or_path, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
+            name_or_path,
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            **safely,
         )
-    except (OSError, ValueError, KeyError) as error:
-        folder = Path(name_or_path)
-        there = (
-            f"The folder holds: {', '.join(sorted(p.name for p in folder.iterdir())[:12]) or 'nothing'}."
-            if folder.is_dir()
-            else "Run once where the Hub can be reached, or give a local folder."
-        )
+    # Half-written files raise errors of every kind; all mean the same to the person.
+    except Exception as error:
+        cause = (str(error).splitlines() or [""])[0]
         raise InputError(
             f"No encoder could be loaded from encoder.name_or_path={name_or_path!r} "
-            f"({str(error).splitlines()[0]}).",
-            "a Hub id (cached or reachable) or a local folder that transformers' Auto classes load, "
+            f"({type(error).__name__}: {cause}).",
+            "a Hub id (cached or reachable) or a folder that transformers' Auto classes load, "
             f"or {SMALL!r} for a small RoBERTa with random weights",
-            there,
+            _advice(Path(name_or_path)),
         ) from error
 
 
+def _must_be_local(name_or_path: str) -> bool:
+    """As `calib_ebm.tokens.tokenizer.must_be_local`, which this room may not import."""
+    if Path(name_or_path).is_dir():
+        return True
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+    except Exception:  # of whichever layer: only what is cached remains
+        return True
+    return False
+
+
+def _advice(folder: Path) -> str:
+    if not folder.is_dir():
+        return "Run once where the Hub can be reached, or give a local folder."
+    there = ", ".join(sorted(p.name for p in folder.iterdir())[:12])
+    return f"Check the folder; it holds: {there or 'nothing'}."
+
+
 def longest_input(model: nn.Module) -> int | None:
-    """Tokens that the model takes at most, special tokens included; None where it sets no bound."""
+    """Tokens that the model takes at most, special tokens included; None where it sets no bound.
+
+    A table of positions is the bound, without the places up to that of the padding id where RoBERTa
+    and its kin keep one. Relative positions know no bound; theirs is what the model was made for.
+    """
+    for name, part in model.named_modules():
+        if name.rpartition(".")[2] == "position_embeddings" and isinstance(part, nn.Embedding):
+            unused = 0 if part.padding_idx is None else part.padding_idx + 1
+            return part.num_embeddings - unused
     config: Any = model.config
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is None or positions <= 0:
-        return None
-    # RoBERTa's positions start behind the padding id.
-    offset = (config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
-    return positions - offset
+    made_for = getattr(config, "max_position_embeddings", None) or 0
+    return made_for if made_for > 0 else None
 
 
 def _names(labels: Sequence[str]) -> dict[str, Any]:

@@ -1,15 +1,15 @@
 """The energies: one number per text, low where the text looks like data.
 
-A classifier f with logits f(x)[y] already defines an energy of (x, y), -f(x)[y]; summing or maximising over y
-gives an energy of x alone without a new parameter (Grathwohl et al., ICLR 2020; He et al., EACL 2021,
-section 3).  Each class below is one such choice and says what it needs.
+A classifier f with logits f(x)[y] already defines an energy of (x, y), -f(x)[y]; summing or
+maximising over y gives an energy of x alone without a new parameter (Grathwohl et al., ICLR 2020;
+He et al., EACL 2021, section 3).  Each class below is one such choice and says what it needs.
 
     scalar        a head of its own on the first token's hidden state
     hidden        -logsumexp_y f(x)[y]
     sharp_hidden  -max_y f(x)[y]
 
-so that sharp - log C <= hidden <= sharp.  The others are diagnostics: they answer "what if", and are not
-recommended for anything else.
+so that sharp - log C <= hidden <= sharp.  The others are diagnostics: they answer "what if", and
+are not recommended for anything else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from calib_ebm.errors import InputError
 
 
 class Energy(nn.Module):
-    """What all energies share: `forward` maps logits, hidden states and labels to one energy per text.
+    """What all energies share: from logits, hidden states and labels to one energy per text.
 
     Attributes:
         needs_hidden: the last hidden states of the encoder must be given.
@@ -120,13 +120,13 @@ class LabelledEnergy(Energy):
 
 
 class NoiseLabelledEnergy(LabelledEnergy):
-    """As `LabelledEnergy`, but only the noise texts' labels are read; data get the hidden energy."""
+    """As `LabelledEnergy`, but only the labels of noise are read; data get the hidden energy."""
 
     reads_labels = frozenset({"noise"})
 
 
 class SelfSampledEnergy(Energy):
-    """-f(x)[y'] with y' drawn from the classifier's own softmax: the hidden energy with sampling noise.
+    """-f(x)[y'] with y' drawn from the classifier's own softmax: hidden energy and sampling noise.
 
     Random also in evaluation; the draw takes no gradient.
     """
@@ -135,7 +135,9 @@ class SelfSampledEnergy(Energy):
         self, logits_BC: Tensor, hidden_BTH: Tensor | None = None, label_B: Tensor | None = None
     ) -> Tensor:
         """See `Energy.forward`."""
-        drawn_B1 = torch.multinomial(logits_BC.detach().float().softmax(dim=-1), 1)
+        # Logits that are not finite must reach the loss, which names the step.
+        probs_BC = logits_BC.detach().float().softmax(dim=-1).nan_to_num(nan=1.0)
+        drawn_B1 = torch.multinomial(probs_BC, 1)
         return -logits_BC.gather(-1, drawn_B1).squeeze(-1)
 
 
@@ -150,7 +152,7 @@ class FlippedScalarEnergy(ScalarEnergy):
 
 
 class FlippedHiddenEnergy(HiddenEnergy):
-    """+logsumexp over the classes: logits must shrink on data, the opposite of what classification wants."""
+    """+logsumexp over the classes: on data the logits must shrink, against the classifier."""
 
     def forward(
         self, logits_BC: Tensor, hidden_BTH: Tensor | None = None, label_B: Tensor | None = None
@@ -198,7 +200,9 @@ def build_energy(name: str, hidden_size: int, dropout: float = 0.1) -> Energy | 
         return None
     if name not in ENERGIES:
         raise InputError(
-            f"energy is {name!r}.", "none, " + ", ".join(ENERGIES), "Choose one: energy=sharp_hidden."
+            f"energy is {name!r}.",
+            "none, " + ", ".join(ENERGIES),
+            "Choose one: energy=sharp_hidden.",
         )
     kind = ENERGIES[name]
     return kind(hidden_size, dropout) if issubclass(kind, ScalarEnergy) else kind()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ class EnergyNetwork(nn.Module):
         super().__init__()
         self.classifier = classifier
         self.energy = energy
+        # BERT's tokenizer gives token types also where the model (DistilBERT) knows none.
+        self._takes_types = "token_type_ids" in signature(classifier.forward).parameters
 
     def forward(self, tokens: TokenBatch, label_B: Tensor | None = None) -> Scores:
         """Logits and energies of B texts.
@@ -44,7 +47,7 @@ class EnergyNetwork(nn.Module):
             "attention_mask": tokens.attention_mask_BT,
             "output_hidden_states": wants_hidden,
         }
-        if tokens.token_type_ids_BT is not None:
+        if tokens.token_type_ids_BT is not None and self._takes_types:
             inputs["token_type_ids"] = tokens.token_type_ids_BT
         output = self.classifier(**inputs)
         if self.energy is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,9 +53,6 @@ def build_trainer(
     """
     if config.get("threads"):
         torch.set_num_threads(int(config["threads"]))
-    # Lightning suggests worker processes for every loader; batches here cost little beside a step.
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
     strategy = config["strategy"]
     if strategy == "ddp" and config["accelerator"] == "cpu":
         from pytorch_lightning.strategies import DDPStrategy

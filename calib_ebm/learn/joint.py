@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torchmetrics import MetricCollection
 
 from calib_ebm.calibration.metrics import metric_collection
 from calib_ebm.energy.network import EnergyNetwork
@@ -19,7 +18,7 @@ from calib_ebm.shapes import JointBatch
 
 
 class StepScores(NamedTuple):
-    """A joint batch, scored: logits of the data, energies of data and noise (None without an energy)."""
+    """A joint batch, scored: logits of the data, energies of both (None without an energy)."""
 
     logits_BC: Tensor
     energy_data_B: Tensor | None
@@ -51,7 +50,7 @@ def _energy_labels(network: EnergyNetwork, batch: JointBatch) -> Tensor | None:
 
 
 def mixed_seed(seed: int, step: int, rank: int) -> int:
-    """A seed for one step of one rank: dropout is a function of it, so a resumed run repeats nothing."""
+    """A seed for one step of one rank: dropout follows from it, also in a resumed run."""
     return (seed * 1_000_003 + step * 7_919 + rank * 104_729 + 17) % (2**63)
 
 
@@ -82,7 +81,7 @@ class JointModule(pl.LightningModule):
         self.loss = loss
         self.optim = optim
         self.seed = seed
-        self.val_metrics: MetricCollection = metric_collection(classes, metrics)
+        self.val_metrics = metric_collection(classes, metrics)
 
     def configure_optimizers(self) -> Any:
         """AdamW with linear warm-up and decay."""
@@ -111,9 +110,11 @@ class JointModule(pl.LightningModule):
             return
         nce = "none" if parts.nce is None else f"{parts.nce.item():.4g}"
         raise TrainingFailed(
-            f"The loss is {parts.total.item()} at step {self.global_step} (loss/ce {parts.ce.item():.4g}, "
-            f"loss/nce {nce}). Training has stopped; the last good checkpoint is kept.\n"
-            "  to do: lower the learning rate (optim.lr), or train in full precision (trainer.precision=32-true)."
+            f"The loss is {parts.total.item()} at step {self.global_step} "
+            f"(loss/ce {parts.ce.item():.4g}, loss/nce {nce}). "
+            "Training has stopped; the last good checkpoint is kept.\n"
+            "  to do: lower the learning rate (optim.lr), or train in full precision "
+            "(trainer.precision=32-true)."
         )
 
     def _log_step(self, scores: StepScores, parts: LossParts, label_B: Tensor) -> None:
@@ -124,7 +125,8 @@ class JointModule(pl.LightningModule):
             "optim/lr": self.lr_schedulers().get_last_lr()[0],  # type: ignore[union-attr]  # one scheduler
         }
         if parts.nce is not None:
-            assert scores.energy_data_B is not None and scores.energy_noise_BK is not None
+            assert scores.energy_data_B is not None
+            assert scores.energy_noise_BK is not None
             data, noise = scores.energy_data_B.detach(), scores.energy_noise_BK.detach()
             values |= {
                 "loss/nce": parts.nce.detach(),

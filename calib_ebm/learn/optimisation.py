@@ -32,11 +32,12 @@ class OptimOptions:
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: what is decayed, and what is not (biases, and the weights of any normalisation)."""
+    """Two groups: what is decayed, and what is not (biases, and the weights of a normalisation)."""
     plain: set[str] = set()
     for name, part in module.named_modules():
         for key, _ in part.named_parameters(recurse=False):
-            if key == "bias" or "Norm" in type(part).__name__:
+            # Not only `bias`: DeBERTa's attention has a `q_bias`, XLNet's an `r_w_bias`.
+            if key.endswith("bias") or "Norm" in type(part).__name__:
                 plain.add(f"{name}.{key}" if name else key)
     named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
     return [
@@ -72,9 +73,7 @@ def build_optimizer(
     return optimizer, scheduler
 
 
-def count_steps(
-    steps_per_epoch: int, max_steps: int | None, epochs: float | None
-) -> int:
+def count_steps(steps_per_epoch: int, max_steps: int | None, epochs: float | None) -> int:
     """Steps of a training: `max_steps` when given, else `epochs` full passes."""
     if max_steps is not None:
         return int(max_steps)

@@ -24,6 +24,7 @@ from calib_ebm.learn.loggers import build_dashboard
 from calib_ebm.learn.measure import Measured, score_set, write_measurements
 from calib_ebm.learn.noise_stage import NoiseSupply, supply_noise
 from calib_ebm.learn.prepare import Material, Plan, build_network, load_material, plan_training
+from calib_ebm.learn.quiet import quieten
 from calib_ebm.learn.record import RunRecorder, command_line, git_commit, versions
 from calib_ebm.loss.joint import JointLoss
 from calib_ebm.report.page import write_report
@@ -47,6 +48,7 @@ def run(config: Config, say: Say) -> Path:
         Interrupted: on Ctrl-C; the same command goes on.
         TrainingFailed: on a non-finite loss.
     """
+    quieten()
     folder = run_folder(config)
     first = rank_zero_only.rank == 0
     if first and is_complete(folder) and not config["overwrite"]:
@@ -92,7 +94,7 @@ def _stages(config: Config, folder: Path, recorder: RunRecorder, say: Say) -> No
     )
     for note in material.notes:
         say(f"note: {note}")
-    supply = supply_noise(config, material, plan, recorder, folder, say)
+    supply = supply_noise(config, material, plan, recorder, say)
     classifier = _trained(config, material, plan, supply, folder, recorder, say)
     with recorder.stage("measure"):
         _measure(config, material, supply, classifier, folder, recorder)

@@ -1,6 +1,8 @@
 """The joint loss: cross-entropy of the label and noise-contrastive estimation of the energy.
 
-    L = L_CE + weight * L_NCE                       (He et al., EACL 2021, equation 8; weight = 1)
+    L = L_CE + weight * L_NCE
+
+Equation 8 of He et al., EACL 2021, where the weight is 1.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ class JointLoss(nn.Module):
     """Cross-entropy plus `nce_weight` times the NCE loss.
 
     Args:
-        nce_weight: lambda of the paper, 0 or more. At 0 the energy is still measured, but not trained.
+        nce_weight: lambda of the paper, 0 or more. At 0 the energy is measured, but not trained.
     """
 
     def __init__(self, nce_weight: float = 1.0) -> None:
@@ -47,7 +49,14 @@ class JointLoss(nn.Module):
         energy_data_B: Tensor | None = None,
         energy_noise_BK: Tensor | None = None,
     ) -> LossParts:
-        """The parts, in nats per text; losses are computed in float32 at least, whatever the model's precision."""
+        """The parts, in nats per text, computed in float32 at least, whatever the precision.
+
+        Args:
+            logits_BC: the classifier's logits of the data texts.
+            label_B: their labels.
+            energy_data_B: their energies; None for plain fine-tuning.
+            energy_noise_BK: energies of the K noise texts of each; None for plain fine-tuning.
+        """
         wide_BC = logits_BC if logits_BC.dtype.itemsize >= 4 else logits_BC.float()
         ce = cross_entropy(wide_BC, label_B)
         if energy_data_B is None or energy_noise_BK is None:

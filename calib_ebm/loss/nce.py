@@ -2,21 +2,21 @@
 
     p(x)  proportional to  p_noise(x) exp(-E(x))              low E: looks observed
 
-Shown a text, and told that noise is K times as frequent as data, the model's log-odds for "observed" are
--E(x) - log K: the noise density stands in numerator and denominator and cancels.  The loss is the binary
-cross-entropy of that guess, summed over one observed text and its K noise texts,
+Shown a text, and told that noise is K times as frequent as data, the model's log-odds for
+"observed" are -E(x) - log K: the noise density stands in numerator and denominator and cancels.
+The loss is the binary cross-entropy of that guess, summed over one observed text and its K noise
+texts,
 
     L = mean_data softplus(E + log K)  +  K mean_noise softplus(-E - log K),
 
-smallest at E*(x) = -log(p_data(x) / p_noise(x)).  Sources: Gutmann & Hyvarinen, JMLR 13 (2012); residual
-form: Deng et al., ICLR 2020; joint with a classifier: He et al., EACL 2021, equation 6.
+smallest at E*(x) = -log(p_data(x) / p_noise(x)).  Sources: Gutmann & Hyvarinen, JMLR 13 (2012);
+residual form: Deng et al., ICLR 2020; joint with a classifier: He et al., EACL 2021, equation 6.
 """
 
 from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -30,7 +30,8 @@ def nce_loss(energy_data_B: Tensor, energy_noise_BK: Tensor) -> Tensor:
         energy_data_B: energies of the observed texts.
         energy_noise_BK: energies of the K noise texts drawn for each.
 
-    >>> nce_loss(torch.zeros(4), torch.zeros(4, 3))  # log(1 + 3) + 3 log(1 + 1/3)
+    >>> from torch import zeros
+    >>> nce_loss(zeros(4), zeros(4, 3))  # log(1 + 3) + 3 log(1 + 1/3)
     tensor(2.2493)
     """
     if energy_noise_BK.ndim != 2 or energy_data_B.shape != energy_noise_BK.shape[:1]:
@@ -63,9 +64,10 @@ def told_apart(
 
 
 def nce_accuracy(energy_data_B: Tensor, energy_noise_BK: Tensor) -> Tensor:
-    """How often data and noise are told apart; the two kinds weigh the same, so .5 is chance for any K.
+    """How often data and noise are told apart; both kinds weigh the same: .5 is chance for any K.
 
-    >>> nce_accuracy(torch.tensor([-1.0, 1.0]), torch.tensor([[1.0], [2.0]]))
+    >>> from torch import tensor
+    >>> nce_accuracy(tensor([-1.0, 1.0]), tensor([[1.0], [2.0]]))
     tensor(0.7500)
     """
     data, noise = told_apart(energy_data_B, energy_noise_BK, energy_noise_BK.shape[1])

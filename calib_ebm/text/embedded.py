@@ -1,18 +1,19 @@
 """The embedded task: a small language whose P(x) and P(y|x) are known exactly.
 
-No real data set can show the true calibration error or the true energy; this one can.  Texts are one
-to three clauses about one hidden topic,
+No real data set can show the true calibration error or the true energy; this one can.  Texts are
+one to three clauses about one hidden topic,
 
     det (adjective) noun verb (not | adverb) adjective  [conjunction det ...]
 
 with number agreement between determiner, noun and verb, and with words that belong to the topic.
 Now and then a word slips: any word of the vocabulary may stand anywhere, so P(x) > 0 for every
-sequence of words that reaches an end.  Hidden are the topic and whether a word slipped, so P(x) is a
-sum over paths, done exactly by the forward algorithm.
+sequence of words that reaches an end.  Hidden are the topic and whether a word slipped, so P(x) is
+a sum over paths, done exactly by the forward algorithm.
 
 The label is sentiment, a noisy function of the words: P(y=1|x) is a logistic function of the summed
 weights of adjectives, which adverbs scale, `not` turns round and `but` stresses.  The best possible
-classifier is therefore right about 85% of the time, and a model that is surer than that is overconfident.
+classifier is therefore right about 85% of the time, and a model that is surer than that is
+overconfident.
 """
 
 from __future__ import annotations
@@ -29,8 +30,13 @@ from calib_ebm.shapes import Example
 from calib_ebm.text.splits import halves
 from calib_ebm.text.task import TaskData, digest
 
-POSITIVE = "good great lovely charming fine bright warm clever fresh superb gentle honest crisp vivid neat rich"
-NEGATIVE = "bad awful dull boring weak cold clumsy stale poor grim noisy messy bland cheap slow flat"
+POSITIVE = (
+    "good great lovely charming fine bright warm clever "
+    "fresh superb gentle honest crisp vivid neat rich"
+)
+NEGATIVE = (
+    "bad awful dull boring weak cold clumsy stale poor grim noisy messy bland cheap slow flat"
+)
 NEUTRAL = "long old new small big early late quiet simple strange local recent"
 TOPICS = (
     "plot actor scene score ending script joke camera",
@@ -57,7 +63,7 @@ END: State = (-1, -1, "end", 0)
 
 @dataclass(frozen=True)
 class Arc:
-    """One step of the automaton: taken with `prob`, it emits a word of `words` and leads to `to`."""
+    """One step of the automaton: taken with `prob`, it emits one of `words` and leads to `to`."""
 
     prob: float
     words: Mapping[str, float]
@@ -65,7 +71,7 @@ class Arc:
 
 
 def _zipf(words: Sequence[str], rng: np.random.Generator) -> dict[str, float]:
-    """Probabilities falling as 1/(rank + 1), the order of the words drawn by `rng`."""
+    """Probabilities falling as 1/(rank + 1), the words ranked by `rng`."""
     weight = 1.0 / (1.0 + rng.permutation(len(words)))
     return dict(zip(words, (weight / weight.sum()).tolist(), strict=True))
 
@@ -95,8 +101,8 @@ class Language:
 
     @staticmethod
     def _draw_weights(rng: np.random.Generator) -> dict[str, float]:
-        """Sentiment of each adjective: strong, middling and weak ones on both sides, neutral ones at 0."""
-        weights = {w: 0.0 for w in NEUTRAL.split()}
+        """Sentiment of each adjective: strong to weak ones on both sides, neutral ones at 0."""
+        weights = dict.fromkeys(NEUTRAL.split(), 0.0)
         for sign, words in ((1.0, POSITIVE.split()), (-1.0, NEGATIVE.split())):
             sizes = np.linspace(0.4, 2.0, len(words))
             weights |= dict(zip(words, (sign * rng.permutation(sizes)).tolist(), strict=True))
@@ -163,7 +169,7 @@ class Language:
     def draw(self, rng: np.random.Generator) -> str:
         """One text from P(x)."""
         state = self._starts()[rng.integers(len(TOPICS))]
-        text = []
+        text: list[str] = []
         while True:
             arcs = self.arcs(state)
             arc = arcs[rng.choice(len(arcs), p=[a.prob for a in arcs])]
@@ -176,7 +182,7 @@ class Language:
             state = arc.to
 
     def log_prob(self, text: str) -> float:
-        """log P(x) in nats by the forward algorithm; -inf where x cannot occur."""
+        """The exact log P(x) in nats, by the forward algorithm; -inf where x cannot occur."""
         words = text.split()
         if not set(words) <= set(self.vocabulary) or " ".join(words) != text:
             return -math.inf
@@ -232,8 +238,8 @@ def embedded_task(config: Mapping[str, Any], seed: int) -> TaskData:
     """The task drawn from the language.
 
     Args:
-        config: `train_size`, `dev_size` (texts to draw), `language_seed`, `split` (how dev is halved).
-        seed: draws the training texts, so that runs with other seeds are replications; dev stays the same.
+        config: `train_size`, `dev_size` (texts to draw), `language_seed`, `split` (which halves).
+        seed: draws the training texts, so that runs with other seeds are replications; dev stays.
 
     Raises:
         InputError: for sizes too small to train or measure on.

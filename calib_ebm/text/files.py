@@ -184,6 +184,6 @@ def read_set(
     numbers = tuple(str(index) for index in range(len(labels)))
     present = {row.label for row in rows}
     # A task whose own names are numbers keeps them: of three stars, 1 and 2 are not 0 and 1.
-    names = numbers if not present <= {*labels} and present <= {*numbers} else labels
+    names = numbers if present & {*numbers} and not present & {*labels} else labels
     examples = to_examples(rows, label_index(names, "this task", reading), reading)
     return examples, reading.notes()

@@ -32,9 +32,10 @@ def joint_batch(
 ) -> JointBatch:
     """B texts and their B*K noise texts (text by text) as one batch for one encoder pass."""
     assert len(noise) % len(data) == 0, "K noise texts for each of B texts"
+    noise_label_BK = torch.tensor([t.label for t in noise]).view(len(data), -1) if noise else None
     return JointBatch(
         tokens=pad_batch(tokenizer, [*data, *noise]),
         label_B=torch.tensor([text.label for text in data]),
         index_B=torch.tensor(list(indices)),
-        noise_label_BK=torch.tensor([t.label for t in noise]).view(len(data), -1) if noise else None,
+        noise_label_BK=noise_label_BK,
     )

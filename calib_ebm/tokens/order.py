@@ -1,8 +1,8 @@
 """Which texts stand in which batch: functions of (seed, step), so that a run can go on at any step.
 
-Training is one stream of steps. Epochs are only where the shuffle begins anew, so a run that was stopped in
-the middle of an epoch goes on with the very batch that came next, and eight ranks share the batch that one
-rank would have had.
+Training is one stream of steps. Epochs are only where the shuffle begins anew, so a run that was
+stopped in the middle of an epoch goes on with the very batch that came next, and eight ranks share
+the batch that one rank would have had.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 from torch.utils.data import Sampler
 
 WINDOW_BATCHES = 50
-"""Batches within which texts are brought together by length; the larger, the less padding and the less
-random the batches."""
+"""Batches within which texts are brought together by length; the larger, the less padding and the
+less random the batches."""
 
 
 class Place(tuple[int, int, int]):
@@ -87,7 +87,9 @@ class StepBatches(Sampler[list[Place]]):
         world: number of processes.
     """
 
-    def __init__(self, order: TrainOrder, first: int, last: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, order: TrainOrder, first: int, last: int, rank: int = 0, world: int = 1
+    ) -> None:
         self.order, self.first, self.last = order, first, last
         self.rank, self.world = rank, world
 
@@ -103,8 +105,8 @@ class StepBatches(Sampler[list[Place]]):
 class OnceBatches(Sampler[list[int]]):
     """Every text exactly once over all ranks, in batches of similar length: for evaluation.
 
-    Ranks may get different numbers of texts, even of batches: nothing is repeated to even them out, so what is
-    gathered afterwards is the set itself.
+    Ranks may get different numbers of texts, even of batches: nothing is repeated to even them out,
+    so what is gathered afterwards is the set itself.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """Text to content token ids and back, for any tokenizer that transformers can load.
 
-Content ids carry no special tokens: masking, noise and truncation work on them, and `TextTokenizer.build`
-puts the special tokens back for the model. So a noise text made of ids never makes a round trip through text.
+Content ids carry no special tokens: masking, noise and truncation work on them, and
+`TextTokenizer.build` puts the special tokens back for the model. So a noise text made of ids never
+makes a round trip through text.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants
+from huggingface_hub.utils import get_session
 from tokenizers.implementations import ByteLevelBPETokenizer
 from transformers import AutoTokenizer, RobertaTokenizer
 
@@ -20,13 +23,18 @@ from calib_ebm.errors import InputError
 from calib_ebm.shapes import Encoded, Example
 
 ROBERTA_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+FEWEST_PIECES = 8
+"""Fewer pieces than these, special tokens aside, are no vocabulary."""
+PATIENCE = 5.0
+"""Seconds to wait for the Hub's first answer."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The special tokens that a tokenizer puts before, between and behind the texts, with token types.
+    """The special tokens that a tokenizer puts around and between the texts, and token types.
 
-    For RoBERTa a pair reads `<s> A </s></s> B </s>`: `before` is `<s>`, `between` `</s></s>`, `behind` `</s>`.
+    For RoBERTa a pair reads `<s> A </s></s> B </s>`: `before` is `<s>`, `between` is `</s></s>`,
+    `behind` is `</s>`.
     """
 
     before: tuple[int, ...]
@@ -42,16 +50,15 @@ class Frame:
 
 
 def _read_frame(tokenizer: Any, pair: bool) -> Frame:
-    """Learn the frame from what the tokenizer does to a sample: no model needs a case of its own."""
+    """Learn the frame from what the tokenizer does to a sample: no model is a case of its own."""
     sample = tokenizer("a", "a" if pair else None, return_special_tokens_mask=True)
     ids, special = sample["input_ids"], sample["special_tokens_mask"]
     types = sample.get("token_type_ids") or [0] * len(ids)
     content = [place for place, is_special in enumerate(special) if not is_special]
     first, last = content[0], content[-1]
-    end_a = next(place for place in range(first, len(ids) + 1) if place == len(ids) or special[place])
-    if not pair:
-        return Frame(tuple(ids[:first]), (), tuple(ids[end_a:]), types[first], types[first])
-    start_b = next(place for place in content if place > end_a)
+    # Both texts are the same, so their pieces are the two halves, also where nothing parts them.
+    end_a = content[len(content) // 2 - 1] + 1 if pair else last + 1
+    start_b = content[len(content) // 2] if pair else end_a
     return Frame(
         tuple(ids[:first]),
         tuple(ids[end_a:start_b]),
@@ -69,7 +76,7 @@ class TextTokenizer:
         max_length: tokens a text may have with its special tokens; longer ones are cut.
 
     Attributes:
-        special_ids: ids that never stand for content.
+        special_ids: ids of special tokens. Of these only the unknown token stands for content.
         digest: sha256 of the vocabulary, the frames and a probe of the segmentation: equal digests,
             equal ids.
     """
@@ -79,6 +86,7 @@ class TextTokenizer:
         self.max_length = max_length
         self.vocabulary: dict[str, int] = dict(hf.get_vocab())
         self.special_ids: frozenset[int] = frozenset(hf.all_special_ids)
+        self._never_content = self.special_ids - {hf.unk_token_id}
         self.mask_id: int | None = hf.mask_token_id
         self.pad_id: int = hf.pad_token_id if hf.pad_token_id is not None else 0
         self.single = _read_frame(hf, pair=False)
@@ -88,38 +96,55 @@ class TextTokenizer:
 
     def _digest(self) -> str:
         probe = "Don't over-think 3.14 naive cafes: unhappily, they're re-tokenised!"
-        facts = [sorted(self.vocabulary.items()), repr((self.single, self.pair)), self.encode_pieces(probe)]
+        facts = [
+            sorted(self.vocabulary.items()),
+            repr((self.single, self.pair)),
+            self.encode_pieces(probe),
+        ]
         return hashlib.sha256(json.dumps(facts, ensure_ascii=False).encode()).hexdigest()
 
     def encode_pieces(self, text: str) -> list[int]:
         """Content ids of one text, uncut."""
-        return self.hf(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return self.encode_many([text])[0]
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """Content ids of many texts, uncut; much faster than one by one."""
+        """Content ids of many texts, uncut; much faster than one by one.
+
+        A special token that a text spells out, such as `</s>`, is split like any other word, and
+        left out where the vocabulary knows it only whole: nobody's text may end another.
+        """
         if not texts:
             return []
-        return self.hf(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        many = self.hf(
+            list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
+        )["input_ids"]
+        never = self._never_content
+        return [
+            ids if never.isdisjoint(ids) else [token for token in ids if token not in never]
+            for ids in many
+        ]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of content ids."""
-        return self.hf.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return self.hf.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
 
     def cut(self, ids_a: list[int], ids_b: list[int] | None) -> tuple[list[int], list[int] | None]:
-        """Cut to the length budget, token by token from the end of the longer text."""
+        """Cut to the length budget, from the end of the longer text until both are equally long.
+
+        The same as `longest_first` of a tokenizer in Rust, an odd token going to the text that was
+        longer, or to the second.
+        """
         budget = self.max_length - (self.single.size if ids_b is None else self.pair.size)
         if ids_b is None:
             return ids_a[:budget], None
-        keep_a, keep_b = len(ids_a), len(ids_b)
-        excess = keep_a + keep_b - budget
-        if excess > 0:
-            longer_by = keep_a - keep_b
-            alone = min(excess, abs(longer_by))
-            keep_a -= alone if longer_by > 0 else 0
-            keep_b -= alone if longer_by < 0 else 0
-            keep_b -= (excess - alone + 1) // 2
-            keep_a -= (excess - alone) // 2
-        return ids_a[:keep_a], ids_b[:keep_b]
+        if len(ids_a) + len(ids_b) <= budget:
+            return ids_a, ids_b
+        short = min(len(ids_a), len(ids_b), budget // 2)
+        long = budget - short
+        a, b = (long, short) if len(ids_a) > len(ids_b) else (short, long)
+        return ids_a[:a], ids_b[:b]
 
     def build(self, text: Encoded) -> tuple[list[int], list[int]]:
         """Model input of one encoded text: ids with special tokens, and token types."""
@@ -153,7 +178,7 @@ def encode_examples(
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
-    """A RoBERTa tokenizer whose byte-level BPE is trained on the spot: for tasks without a pretrained encoder.
+    """A RoBERTa tokenizer whose byte-level BPE is trained on the spot, for encoders from scratch.
 
     Args:
         texts: what to train on.
@@ -162,14 +187,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     # The space in front makes a word one piece wherever it stands, at the start of a text too.
     bpe = ByteLevelBPETokenizer(add_prefix_space=True)
     bpe.train_from_iterator(
-        texts,
+        iter(texts),
         vocab_size=vocab_size,
         min_frequency=2,
         special_tokens=list(ROBERTA_SPECIALS),
         show_progress=False,
     )
     model = json.loads(bpe.to_str())["model"]
-    merges = [tuple(m) if not isinstance(m, str) else tuple(m.split(" ")) for m in model["merges"]]
+    merges: Any = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
     return RobertaTokenizer(vocab=model["vocab"], merges=merges, add_prefix_space=True)
 
 
@@ -180,15 +205,43 @@ def load_tokenizer(name_or_path: str) -> Any:
         InputError: when it is neither a folder with a tokenizer nor to be had from the Hub.
     """
     try:
-        return AutoTokenizer.from_pretrained(name_or_path)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"No tokenizer could be loaded from encoder.name_or_path={name_or_path!r} "
-            f"({str(error).splitlines()[0]}).",
-            "a folder with a tokenizer and config.json as transformers saves them, a Hub id that is cached or "
-            "reachable, or 'small'",
-            _advice(name_or_path),
-        ) from error
+        tokenizer = AutoTokenizer.from_pretrained(
+            name_or_path,
+            local_files_only=must_be_local(name_or_path),
+            trust_remote_code=False,  # what a folder holds is not executed, and nothing is asked
+        )
+    # Half-written files raise errors of every kind; all mean the same to the person.
+    except Exception as error:
+        cause = (str(error).splitlines() or [""])[0]
+        raise _not_loaded(name_or_path, f"{type(error).__name__}: {cause}") from error
+    # From a folder without a vocabulary transformers makes a tokenizer of special tokens only.
+    pieces = len(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
+    if pieces < FEWEST_PIECES:
+        raise _not_loaded(name_or_path, "there is no vocabulary")
+    return tokenizer
+
+
+def must_be_local(name_or_path: str) -> bool:
+    """Whether to look on this machine only: for a folder, or when the Hub does not answer.
+
+    It is asked once and briefly, because the libraries retry for most of a minute.
+    """
+    if Path(name_or_path).is_dir():
+        return True
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+    except Exception:  # of whichever layer: only what is cached remains
+        return True
+    return False
+
+
+def _not_loaded(name_or_path: str, cause: str) -> InputError:
+    return InputError(
+        f"No tokenizer could be loaded from encoder.name_or_path={name_or_path!r} ({cause}).",
+        "a folder with a tokenizer and config.json as transformers saves them, a Hub id that is "
+        "cached or reachable, or 'small'",
+        _advice(name_or_path),
+    )
 
 
 def _advice(name_or_path: str) -> str:
@@ -197,5 +250,6 @@ def _advice(name_or_path: str) -> str:
         return f"Check the folder; it holds: {there or 'nothing'}."
     return (
         "Run once where the Hub can be reached, or give a local folder "
-        "(encoder.name_or_path=/path/to/encoder), or train a small encoder (encoder.name_or_path=small)."
+        "(encoder.name_or_path=/path/to/encoder), or train a small encoder "
+        "(encoder.name_or_path=small)."
     )

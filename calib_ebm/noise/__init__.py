@@ -1,0 +1,1 @@
+"""What could have been written: masking, filters, the noise LM, and the bank on disk."""

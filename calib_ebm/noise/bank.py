@@ -1,0 +1,291 @@
+"""The bank: noise texts on disk, as token ids of the classifier.
+
+    bank/
+      plan.json            all that determines the bank; its digest is in the folder's name
+      shard-00000.arrow    samples 0 ... shard_size - 1: ids_a, ids_b, label, source (Arrow IPC, memory-mapped)
+      manifest.json        the plan, what happened, and size and sha256 of each shard; written last
+
+A bank is made in a sibling folder that ends in `.part` and renamed when it is whole, so a folder of the
+final name is a whole bank or a damaged one, and never an unfinished one. An interrupted bank goes on at the
+first shard that is missing.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from calib_ebm.errors import InputError
+from calib_ebm.noise.sampler import Counts, Drawn
+from calib_ebm.shapes import Encoded
+
+FORMAT = 1
+SHARD_SIZE = 4096
+PLAN, MANIFEST = "plan.json", "manifest.json"
+SCHEMA = pa.schema(
+    [
+        ("ids_a", pa.list_(pa.int32())),
+        ("ids_b", pa.list_(pa.int32())),
+        ("label", pa.int32()),
+        ("source", pa.int64()),
+    ]
+)
+
+DrawShard = Callable[[range], tuple[list[Drawn], Counts]]
+"""Draws the samples of these numbers."""
+
+
+def digest_of(plan: Mapping[str, Any]) -> str:
+    """Digest of plain values, the same wherever and whenever it is computed."""
+    text = json.dumps(plan, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def bank_folder(cache_dir: Path, plan: Mapping[str, Any]) -> Path:
+    """Where the bank of a plan lies: found again by the digest of all that determines it."""
+    return cache_dir / "noise" / digest_of(plan)[:32]
+
+
+# ---------------------------------------------------------------------------------------- writing
+
+
+def write_bank(
+    folder: Path,
+    plan: Mapping[str, Any],
+    count: int,
+    draw: DrawShard,
+    facts: Mapping[str, Any],
+    shard_size: int = SHARD_SIZE,
+) -> None:
+    """Draw and publish a bank; go on with what an interrupted attempt at the same plan left.
+
+    Args:
+        folder: the bank's final folder, which must not exist.
+        plan: all that determines the bank.
+        count: samples.
+        draw: draws the samples of a shard.
+        facts: further entries of the manifest.
+        shard_size: samples of a shard.
+
+    Raises:
+        InputError: when the disk is full; what was finished is kept and taken up again.
+    """
+    part = folder.with_name(folder.name + ".part")
+    plain = json.loads(json.dumps({**plan, "shard_size": shard_size}))
+    with _speaking_of_a_full_disk(folder):
+        part.mkdir(parents=True, exist_ok=True)
+        if _read_json(part / PLAN) != plain:
+            _empty(part)
+            write_whole(part / PLAN, _json_bytes(plain))
+        shards, counts = [], Counts()
+        for number, start in enumerate(range(0, count, shard_size)):
+            numbers = range(start, min(start + shard_size, count))
+            shard, counted = _ensure_shard(part / f"shard-{number:05d}.arrow", numbers, draw)
+            shards.append(shard)
+            counts.add(counted)
+        manifest = {"format": FORMAT, "plan": plain, **facts, "count": count}
+        manifest |= {"drops": counts.dropped, "cut": counts.cut, "symbols": counts.symbols}
+        write_whole(part / MANIFEST, _json_bytes({**manifest, "shards": shards}))
+        for side in part.glob("shard-*.json"):
+            side.unlink()
+        sync_folder(part)
+        part.rename(folder)
+        sync_folder(folder.parent)
+
+
+def _ensure_shard(path: Path, numbers: range, draw: DrawShard) -> tuple[dict[str, Any], Counts]:
+    """The shard's entry in the manifest, from an earlier attempt if that left it whole, else drawn now."""
+    side = path.with_suffix(".json")
+    found = _read_json(side)
+    if found is not None and path.exists() and _facts_of(path) == found["shard"]:
+        return found["shard"], Counts(**found["counts"])
+    samples, counts = draw(numbers)
+    assert len(samples) == len(numbers)
+    write_whole(path, _arrow_bytes(samples))
+    shard = _facts_of(path)
+    write_whole(side, _json_bytes({"shard": shard, "counts": vars(counts)}))
+    return shard, counts
+
+
+def _arrow_bytes(samples: Sequence[Drawn]) -> memoryview:
+    columns = [
+        pa.array([drawn.text.ids_a for drawn in samples], SCHEMA.field("ids_a").type),
+        pa.array([drawn.text.ids_b for drawn in samples], SCHEMA.field("ids_b").type),
+        pa.array([drawn.text.label for drawn in samples], pa.int32()),
+        pa.array([drawn.source for drawn in samples], pa.int64()),
+    ]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, SCHEMA) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+    return memoryview(sink.getvalue())
+
+
+def _facts_of(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256}
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write a file so that under its name there is ever all of it, or what was there before."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _speaking_of_a_full_disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"The disk is full: the noise bank {folder} could not be written.",
+            "a cache folder with room; a sample takes about 4 bytes a token",
+            "Make room and give the same command, which goes on where it stopped; or choose another place with "
+            "cache_dir=..., or draw less (noise.bank_size, noise.bank_epochs).",
+        ) from error
+
+
+def _empty(part: Path) -> None:
+    for file in part.iterdir():
+        file.unlink()
+
+
+def _json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+# ---------------------------------------------------------------------------------------- reading
+
+
+class _Shard(NamedTuple):
+    """Columns of a shard as arrays over the mapped file."""
+
+    a: np.ndarray
+    a_offsets: np.ndarray
+    b: np.ndarray
+    b_offsets: np.ndarray
+    has_b: bool
+    label: np.ndarray
+    source: np.ndarray
+
+
+def _read_shard(path: Path) -> _Shard:
+    with pa.memory_map(str(path)) as file:
+        table = pa.ipc.open_file(file).get_batch(0)
+    a, b = table.column("ids_a"), table.column("ids_b")
+    return _Shard(
+        a.values.to_numpy(),
+        a.offsets.to_numpy(),
+        b.values.to_numpy(),
+        b.offsets.to_numpy(),
+        b.null_count == 0,
+        table.column("label").to_numpy(),
+        table.column("source").to_numpy(),
+    )
+
+
+class NoiseBank(Sequence[Encoded]):
+    """The noise texts of a bank by number; only what is read comes into memory.
+
+    Attributes:
+        folder: where it lies.
+        manifest: what it was made with.
+        sources: the row of the text that each sample was drawn around, -1 where none.
+    """
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = dict(manifest)
+        self._shards = [_read_shard(folder / shard["file"]) for shard in manifest["shards"]]
+        self._size = int(manifest["plan"]["shard_size"])
+
+    @classmethod
+    def open(cls, folder: Path, expect: Mapping[str, Any] | None = None) -> NoiseBank:
+        """Open a bank, once it has been found whole.
+
+        Args:
+            folder: the bank's.
+            expect: entries that its plan must have, e.g. `task` and `tokenizer`.
+
+        Raises:
+            InputError: when it is damaged, or the bank of something else.
+        """
+        manifest = _read_json(folder / MANIFEST)
+        if not isinstance(manifest, dict) or "shards" not in manifest:
+            raise _damaged(folder, f"its {MANIFEST} is missing or broken")
+        if manifest.get("format") != FORMAT:
+            raise _damaged(folder, f"its format is {manifest.get('format')}, not {FORMAT}")
+        for name, wanted in (expect or {}).items():
+            found = manifest["plan"].get(name)
+            if found != wanted:
+                raise InputError(
+                    f"The noise bank {folder} was drawn for {name} {found!r}.",
+                    f"a bank for {name} {wanted!r}",
+                    "Draw noise for this task and tokenizer: leave out the path, and the right bank is found or drawn.",
+                )
+        for shard in manifest["shards"]:
+            path = folder / shard["file"]
+            if not path.is_file() or _facts_of(path) != shard:
+                raise _damaged(folder, f"{shard['file']} is missing, cut short or changed")
+        return cls(folder, manifest)
+
+    @property
+    def sources(self) -> np.ndarray:
+        """The row of the text that each sample was drawn around, -1 where none."""
+        return np.concatenate([shard.source for shard in self._shards])
+
+    def __len__(self) -> int:
+        return int(self.manifest["count"])
+
+    def __getitem__(self, number: int) -> Encoded:  # type: ignore[override]  # one at a time
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        at, row = divmod(number, self._size)
+        shard = self._shards[at]
+        ids_b = None
+        if shard.has_b:
+            ids_b = shard.b[shard.b_offsets[row] : shard.b_offsets[row + 1]].tolist()
+        ids_a = shard.a[shard.a_offsets[row] : shard.a_offsets[row + 1]].tolist()
+        return Encoded(ids_a, ids_b, int(shard.label[row]))
+
+
+def _damaged(folder: Path, why: str) -> InputError:
+    return InputError(
+        f"The noise bank {folder} is damaged: {why}.",
+        "a whole bank, as it was written",
+        "Remove the folder; the same command draws the bank again.",
+    )

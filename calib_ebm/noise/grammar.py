@@ -1,0 +1,73 @@
+"""Which symbol may follow in a noise text, so that every noise text is a text.
+
+A text holds at least one token; a pair holds exactly one PAIR symbol with at least one token on each side; in
+mode `labelled` one label symbol comes first. Symbols that would break this are banned before the cut to the
+top k, when noise is drawn and when it is scored: so nothing has to be thrown away, and the probability of a
+noise text stays exact. A pair that is about to be cut for its length gets its separator in time.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from calib_ebm.noise.vocabulary import LmVocabulary
+
+LABEL, FIRST_A, A, MUST_PAIR, FIRST_B, B = range(6)
+"""States: what is written next. A single text has only its last part, B."""
+
+
+class Grammar:
+    """The states of a noise text that is being written.
+
+    Args:
+        vocabulary: of the noise model.
+        pairs: whether texts are pairs.
+        labelled: whether a label symbol comes first.
+        max_symbols: symbols that are drawn at most, END included; who gets there is cut.
+    """
+
+    def __init__(
+        self, vocabulary: LmVocabulary, *, pairs: bool, labelled: bool, max_symbols: int
+    ) -> None:
+        symbols = vocabulary.symbols
+        self.pair_symbol, self.pairs, self.max_symbols = symbols.pair, pairs, max_symbols
+        self.text_start = FIRST_A if pairs else FIRST_B
+        self.start = LABEL if labelled else self.text_start
+        allowed_SV = torch.from_numpy(vocabulary.drawable_V).repeat(6, 1)
+        allowed_SV[[LABEL, MUST_PAIR]] = False
+        allowed_SV[LABEL, list(symbols.labels)] = True
+        allowed_SV[[A, MUST_PAIR], symbols.pair] = True
+        allowed_SV[B, symbols.end] = True
+        self.banned_SV = ~allowed_SV
+        self.next_S = torch.tensor([self.text_start, A, A, FIRST_B, B, B])
+
+    def to(self, device: torch.device) -> Grammar:
+        """The same with its tables on a device."""
+        self.banned_SV, self.next_S = self.banned_SV.to(device), self.next_S.to(device)
+        return self
+
+    def begin(self, size: int) -> Tensor:
+        """States of `size` texts before their first symbol."""
+        return torch.full((size,), self.start, device=self.next_S.device)
+
+    def at(self, state_B: Tensor, written: int) -> Tensor:
+        """States when `written` symbols stand: a pair without a separator gets it before it is cut."""
+        if self.pairs and self.max_symbols - written <= 2:
+            return torch.where(state_B == A, MUST_PAIR, state_B)
+        return state_B
+
+    def after(self, state_B: Tensor, symbol_B: Tensor) -> Tensor:
+        """States after a symbol each."""
+        paired_B = (state_B == A) & (symbol_B == self.pair_symbol)
+        return torch.where(paired_B, FIRST_B, self.next_S[state_B])
+
+    def along(self, symbols_BT: Tensor) -> Tensor:
+        """The state before each symbol of written texts, as (B, T)."""
+        states = []
+        state_B = self.begin(len(symbols_BT))
+        for place in range(symbols_BT.shape[1]):
+            state_B = self.at(state_B, place)
+            states.append(state_B)
+            state_B = self.after(state_B, symbols_BT[:, place])
+        return torch.stack(states, dim=1)

@@ -1,0 +1,387 @@
+"""The noise model: GPT-2 and its like, or a masked LM, from the Hub, a folder, or small from its config.
+
+The only file of this room that knows transformers. What the rest sees of a model is `NoiseLm`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
+
+from calib_ebm.errors import InputError
+from calib_ebm.noise.vocabulary import (
+    DECODE_ENCODE,
+    ClassifierTokenizer,
+    LmVocabulary,
+    Translator,
+    matched_vocabulary,
+    own_vocabulary,
+    structural_ids,
+)
+from calib_ebm.shapes import Encoded
+from calib_ebm.tokens.tokenizer import TextTokenizer
+
+SMALL = "small"
+"""The value of `noise.lm` that means: build a small noise model from `noise.small`."""
+VOCABULARY = "vocabulary.json"
+
+
+@dataclass(frozen=True)
+class MlmFrame:
+    """What a masked LM wants around the texts, and in place of a masked token."""
+
+    before: tuple[int, ...]
+    between: tuple[int, ...]
+    behind: tuple[int, ...]
+    type_b: int
+    mask: int
+
+
+class NoiseLm(nn.Module):
+    """A language model with its vocabulary.
+
+    Args:
+        model: a transformers model: for causal LM, or for masked LM when `frame` is given.
+        vocabulary: its ids against the classifier's.
+        frame: for a masked LM, what stands around texts.
+    """
+
+    def __init__(
+        self, model: nn.Module, vocabulary: LmVocabulary, frame: MlmFrame | None = None
+    ) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.vocabulary = vocabulary
+        self.frame = frame
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def positions(self) -> int:
+        """Symbols the model can read at once."""
+        return int(self.model.config.max_position_embeddings)
+
+    def hidden(self, input_ids_BT: Tensor) -> Tensor:
+        """Last hidden states of an autoregressive LM, (B, T, H).
+
+        Padding stands on the right, where causal attention cannot see it.
+        """
+        return self.model.base_model(input_ids=input_ids_BT, use_cache=False).last_hidden_state
+
+    def logits(self, hidden_NH: Tensor) -> Tensor:
+        """Next-symbol logits of chosen hidden states, (N, V)."""
+        return self.model.get_output_embeddings()(hidden_NH)
+
+    def target_logits(self, input_ids_BT: Tensor, asked_BT: Tensor, **kwargs: Any) -> Tensor:
+        """Logits at the places that are asked for, (N, V)."""
+        if self.frame is not None:
+            return self.model(input_ids=input_ids_BT, **kwargs).logits[asked_BT]
+        return self.logits(self.hidden(input_ids_BT)[asked_BT])
+
+    def step(
+        self, input_ids_BT: Tensor, cache: Any, mask_BT: Tensor | None, position_BT: Tensor | None
+    ) -> tuple[Tensor, Any]:
+        """Read further symbols; logits of what follows the last, (B, V), and the cache.
+
+        Args:
+            input_ids_BT: symbols not read yet.
+            cache: of the symbols read before; None at the beginning.
+            mask_BT: 0 at padding, over all symbols read so far; None without padding.
+            position_BT: positions of the new symbols; None without padding.
+        """
+        out = self.model(
+            input_ids=input_ids_BT,
+            past_key_values=cache,
+            attention_mask=mask_BT,
+            position_ids=position_BT,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return out.logits[:, -1], out.past_key_values
+
+    def fill_logits(self, input_ids_BT: Tensor, mask_BT: Tensor, types_BT: Tensor) -> Tensor:
+        """Logits of a masked LM at every position, (B, T, V)."""
+        types = {"token_type_ids": types_BT} if int(types_BT.max()) > 0 else {}
+        return self.model(input_ids=input_ids_BT, attention_mask=mask_BT, **types).logits
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors), config, vocabulary, and the tokenizer if noise goes over text."""
+        self.model.save_pretrained(folder)
+        plain = self.vocabulary.to_plain()
+        plain["frame"] = None if self.frame is None else asdict(self.frame)
+        (folder / VOCABULARY).write_text(json.dumps(plain), encoding="utf-8")
+        if self.vocabulary.translator is not None:
+            self.vocabulary.translator.lm.hf.save_pretrained(folder / "tokenizer")
+
+    @classmethod
+    def load(cls, folder: Path, tokenizer: ClassifierTokenizer) -> NoiseLm:
+        """Read what `save` wrote.
+
+        Args:
+            folder: written by `save`.
+            tokenizer: the classifier's, needed where noise goes over text.
+
+        Raises:
+            InputError: when the folder is not whole.
+        """
+        try:
+            plain = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
+            translator = None
+            if plain["token_path"] == DECODE_ENCODE:
+                hf = AutoTokenizer.from_pretrained(folder / "tokenizer")
+                translator = Translator(tokenizer, LmTokenizer(hf))
+            kind = AutoModelForCausalLM if plain["frame"] is None else AutoModelForMaskedLM
+            model = kind.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"The noise model in {folder} cannot be read ({_first_line(error)}).",
+                "a folder as noise tuning writes it",
+                "Remove the folder; the same command tunes the noise model again.",
+            ) from error
+        frame = None
+        if plain["frame"] is not None:
+            parts = {k: tuple(v) if isinstance(v, list) else v for k, v in plain["frame"].items()}
+            frame = MlmFrame(**parts)
+        return cls(model, LmVocabulary.from_plain(plain, translator), frame).eval()
+
+
+@dataclass(frozen=True)
+class SmallOptions:
+    """Size of a small noise model."""
+
+    layers: int = 3
+    width: int = 192
+    heads: int = 4
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.heads < 1 or self.width % self.heads:
+            raise InputError(
+                f"noise.small has width={self.width} and heads={self.heads}.",
+                "a width that the number of heads divides",
+                "Set noise.small.width=192 and noise.small.heads=4.",
+            )
+
+
+def build_small(
+    texts: Sequence[Encoded],
+    tokenizer: ClassifierTokenizer,
+    classes: int,
+    length: int,
+    options: SmallOptions,
+    *,
+    masked: bool,
+) -> NoiseLm:
+    """A small noise model with random weights over the pieces of the training texts.
+
+    Args:
+        texts: training texts; pieces that they lack are unknown to the noise model.
+        tokenizer: the classifier's.
+        classes: C.
+        length: symbols that the model reads at once.
+        options: its size.
+        masked: a BERT masked LM instead of a GPT-2.
+    """
+    vocabulary = own_vocabulary(texts, structural_ids(tokenizer), classes)
+    s = vocabulary.symbols
+    if not masked:
+        return NoiseLm(GPT2LMHeadModel(_small_gpt2(vocabulary, length, options)), vocabulary).eval()
+    config = BertConfig(
+        vocab_size=vocabulary.size,
+        hidden_size=options.width,
+        num_hidden_layers=options.layers,
+        num_attention_heads=options.heads,
+        intermediate_size=4 * options.width,
+        max_position_embeddings=length,
+        pad_token_id=s.pad,
+        hidden_dropout_prob=options.dropout,
+        attention_probs_dropout_prob=options.dropout,
+    )
+    frame = MlmFrame((s.start,), (s.pair,), (s.end,), type_b=1, mask=s.mask)
+    return NoiseLm(BertForMaskedLM(config), vocabulary, frame).eval()
+
+
+def _small_gpt2(vocabulary: LmVocabulary, length: int, options: SmallOptions) -> GPT2Config:
+    symbols = vocabulary.symbols
+    return GPT2Config(
+        vocab_size=vocabulary.size,
+        n_positions=length,
+        n_embd=options.width,
+        n_layer=options.layers,
+        n_head=options.heads,
+        resid_pdrop=options.dropout,
+        embd_pdrop=options.dropout,
+        attn_pdrop=options.dropout,
+        bos_token_id=symbols.start,
+        eos_token_id=symbols.end,
+        pad_token_id=symbols.pad,
+    )
+
+
+def load_pretrained(
+    name: str,
+    texts: Sequence[Encoded],
+    tokenizer: ClassifierTokenizer,
+    classes: int,
+    *,
+    masked: bool,
+) -> NoiseLm:
+    """A pretrained noise model with new symbols, in float32.
+
+    Args:
+        name: a Hub id or a local folder.
+        texts: training texts, by which the way between the vocabularies is chosen.
+        tokenizer: the classifier's.
+        classes: C.
+        masked: a masked LM instead of an autoregressive one.
+
+    Raises:
+        InputError: when the Hub cannot be reached, or the folder holds no such model.
+    """
+    kind: Any = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+    try:
+        local = not Path(name).is_dir() and _must_be_local(name)
+        hf = AutoTokenizer.from_pretrained(name, local_files_only=local)
+        model = kind.from_pretrained(name, dtype=torch.float32, local_files_only=local)
+    except (OSError, ValueError, KeyError) as error:
+        raise _cannot_load(name, masked, error) from error
+    lm_tokenizer = LmTokenizer(hf)
+    vocabulary = matched_vocabulary(
+        texts, tokenizer, lm_tokenizer, model.get_input_embeddings().num_embeddings, classes
+    )
+    end = model.get_input_embeddings().weight[hf.eos_token_id].clone() if hf.eos_token_id else None
+    model.resize_token_embeddings(vocabulary.size)
+    if end is not None and not masked:
+        # What ends a document is the best first guess of what ends a text.
+        model.get_input_embeddings().weight.data[vocabulary.symbols.end] = end
+    return NoiseLm(model, vocabulary, _read_frame(hf) if masked else None).eval()
+
+
+class LmTokenizer:
+    """A noise model's tokenizer as a map between texts and content ids; it may know no frame at all (GPT-2)."""
+
+    def __init__(self, hf: Any) -> None:
+        self.hf = hf
+        self.vocabulary: dict[str, int] = dict(hf.get_vocab())
+        self.special_ids: frozenset[int] = frozenset(hf.all_special_ids)
+
+    def encode_pieces(self, text: str) -> list[int]:
+        """Content ids of a text."""
+        return self.hf(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of content ids."""
+        return self.hf.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+
+
+def _read_frame(hf: Any) -> MlmFrame:
+    tokenizer = TextTokenizer(hf, 8)
+    if tokenizer.mask_id is None:
+        raise InputError(
+            "The masked LM's tokenizer has no mask token.",
+            "masked LMs (RoBERTa, BERT ...)",
+            "Choose another with noise.lm, or noise=masked.",
+        )
+    pair = tokenizer.pair
+    return MlmFrame(pair.before, pair.between, pair.behind, pair.type_b, tokenizer.mask_id)
+
+
+def _must_be_local(name: str) -> bool:
+    """Whether to look in the cache only.
+
+    The Hub client tries an unreachable Hub for most of a minute, twice; one short request tells before.
+    """
+    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
+        return True
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # of whichever HTTP client is in use
+        return True
+    return False
+
+
+def _cannot_load(name: str, masked: bool, error: Exception) -> InputError:
+    folder = Path(name)
+    if folder.is_dir():
+        there = ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "nothing"
+        to_do = f"Check the folder (it holds: {there}), or set noise.lm={SMALL}."
+    else:
+        to_do = (
+            f"Set noise.lm={SMALL} (trained from scratch on the task's texts, no download), or give a local folder "
+            "(noise.lm=/path/to/lm), or run once where the Hub can be reached."
+        )
+    kind = "masked" if masked else "autoregressive"
+    return InputError(
+        f"No {kind} noise model could be loaded from noise.lm={name!r} ({_first_line(error)}).",
+        f"a Hub id (cached or reachable), a local folder of an {kind} LM with its tokenizer, or {SMALL!r}",
+        to_do,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def lm_source(name: str) -> dict[str, str]:
+    """What identifies an untuned noise model: the name, and for a folder the digest of its files."""
+    folder = Path(name)
+    if name == SMALL or not folder.is_dir():
+        return {"name": name}
+    digest = hashlib.sha256()
+    for file in sorted(p for p in folder.iterdir() if p.is_file()):
+        with file.open("rb") as opened:
+            digest.update(
+                f"{file.name}:{hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode()
+            )
+    return {"name": folder.name, "sha256": digest.hexdigest()}
+
+
+def build_noise_lm(
+    config: Mapping[str, Any],
+    texts: Sequence[Encoded],
+    tokenizer: ClassifierTokenizer,
+    classes: int,
+    *,
+    masked: bool,
+    length: int,
+    seed: int,
+) -> NoiseLm:
+    """The untuned noise model that `config` (the `noise` group) names; new weights are drawn by the seed."""
+    torch.manual_seed(seed)
+    name = str(config["lm"])
+    if name == SMALL:
+        options = SmallOptions(**config["small"])
+        return build_small(texts, tokenizer, classes, length, options, masked=masked)
+    lm = load_pretrained(name, texts, tokenizer, classes, masked=masked)
+    if lm.positions < length:
+        raise InputError(
+            f"noise.lm={name!r} reads {lm.positions} symbols, and noise.tune asks for {length}.",
+            f"prefix and target of {lm.positions} symbols together",
+            "Lower noise.tune.prefix_length and noise.tune.target_length.",
+        )
+    return lm

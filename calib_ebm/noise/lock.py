@@ -1,0 +1,24 @@
+"""One process makes what several ask for; the others wait for it."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def only_one(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the right to make `folder`; wait while another process holds it.
+
+    The lock is the operating system's: a process that is killed lets go of it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(folder.name + ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"Another process is making {folder}; waiting for it.")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,189 @@
+"""What the noise model is given, and what it writes: one small class a mode.
+
+An autoregressive noise model reads `prefix`, then START, then writes `target`, END included; its loss counts
+the target only. `MlmFill` is the exception: a masked LM fills the masked slots in place.  METHOD 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from calib_ebm.errors import InputError
+from calib_ebm.noise.masking import check_mask_rate, collapse, draw_mask
+from calib_ebm.noise.vocabulary import LmText, Symbols
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What modes have in common.
+
+    Attributes:
+        name: as in `noise=`.
+        uses_source: whether a noise text is drawn around what is left of a real one.
+        labelled: whether the label is drawn first, and kept with the noise.
+        needs_pairs: whether it makes sense for pairs of texts only.
+        fills_in: whether a masked LM fills slots, instead of an autoregressive LM writing.
+    """
+
+    name: ClassVar[str]
+    uses_source: ClassVar[bool] = True
+    labelled: ClassVar[bool] = False
+    needs_pairs: ClassVar[bool] = False
+    fills_in: ClassVar[bool] = False
+
+    def prefix(self, text: LmText, symbols: Symbols, rng: np.random.Generator) -> list[int]:
+        """What is left of the text for the noise model to read."""
+        raise NotImplementedError
+
+    def target(self, text: LmText, symbols: Symbols) -> list[int]:
+        """What the noise model learns to write: the text, its label before it where the mode has one."""
+        label = [symbols.labels[text.label]] if self.labelled else []
+        rest = [] if text.ids_b is None else [symbols.pair, *text.ids_b]
+        return [*label, *text.ids_a, *rest, symbols.end]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Name and settings, for manifests and digests."""
+        return {"name": self.name, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Masked(Mode):
+    """P_N(x | m(x)): each token masked with probability `mask_rate`, runs collapsed; a separator stays."""
+
+    name: ClassVar[str] = "masked"
+    mask_rate: float = 0.4
+
+    def __post_init__(self) -> None:
+        check_mask_rate(self.mask_rate)
+
+    def prefix(self, text: LmText, symbols: Symbols, rng: np.random.Generator) -> list[int]:
+        """The text with masked runs."""
+        a, b = (
+            collapse(ids, draw_mask(len(ids), self.mask_rate, rng), symbols.mask)
+            for ids in (text.ids_a, text.ids_b or [])
+        )
+        return a if text.ids_b is None else [*a, symbols.pair, *b]
+
+
+@dataclass(frozen=True)
+class Unconditional(Mode):
+    """P_N(x): nothing is given, so the probability of a noise text is known exactly."""
+
+    name: ClassVar[str] = "unconditional"
+    uses_source: ClassVar[bool] = False
+
+    def prefix(self, text: LmText, symbols: Symbols, rng: np.random.Generator) -> list[int]:
+        """Nothing."""
+        return []
+
+
+@dataclass(frozen=True)
+class Labelled(Unconditional):
+    """P_N(y) P_N(x | y): the label symbol is drawn first, then the text; the loss counts both."""
+
+    name: ClassVar[str] = "labelled"
+    labelled: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Half(Mode):
+    """Pairs only: one whole half, chosen at random, is masked."""
+
+    name: ClassVar[str] = "half"
+    needs_pairs: ClassVar[bool] = True
+
+    def prefix(self, text: LmText, symbols: Symbols, rng: np.random.Generator) -> list[int]:
+        """The pair with one half masked."""
+        assert text.ids_b is not None, "checked when the noise was planned"
+        if rng.random() < 0.5:
+            return [symbols.mask, symbols.pair, *text.ids_b]
+        return [*text.ids_a, symbols.pair, symbols.mask]
+
+
+@dataclass(frozen=True)
+class MlmFill(Mode):
+    """A masked LM fills each masked slot, all in parallel: noise of the source's very length."""
+
+    name: ClassVar[str] = "mlm"
+    fills_in: ClassVar[bool] = True
+    mask_rate: float = 0.4
+
+    def __post_init__(self) -> None:
+        check_mask_rate(self.mask_rate)
+
+    def slots(self, text: LmText, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Which tokens of each text are masked."""
+        a, b = (draw_mask(len(ids), self.mask_rate, rng) for ids in (text.ids_a, text.ids_b or []))
+        return a, b
+
+
+def fit_text(text: LmText, budget: int) -> LmText:
+    """The text cut to `budget` tokens, from the end of the longer half of a pair."""
+    if text.ids_b is None:
+        return text._replace(ids_a=text.ids_a[:budget])
+    keep_a, keep_b = len(text.ids_a), len(text.ids_b)
+    excess = max(0, keep_a + keep_b - budget)
+    alone = min(excess, abs(keep_a - keep_b))
+    from_a = (excess - alone) // 2 + (alone if keep_a > keep_b else 0)
+    return text._replace(
+        ids_a=text.ids_a[: keep_a - from_a], ids_b=text.ids_b[: keep_b - (excess - from_a)]
+    )
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How much the noise model reads and writes.
+
+    Args:
+        prefix: symbols of what it is given.
+        target: symbols of what it writes, END included.
+    """
+
+    prefix: int = 128
+    target: int = 128
+
+    def budget(self, pairs: bool, labelled: bool) -> int:
+        """Content tokens that a text may have."""
+        return min(self.prefix, self.target - 1 - labelled) - pairs
+
+    @property
+    def total(self) -> int:
+        """Symbols of both, and START."""
+        return self.prefix + 1 + self.target
+
+
+MODES: dict[str, type[Mode]] = {m.name: m for m in (Masked, Unconditional, Labelled, Half, MlmFill)}
+"""Every mode by its name."""
+
+
+def build_mode(config: Mapping[str, Any]) -> Mode:
+    """The mode that `config["mode"]` names, with the mask rate where it has one.
+
+    Raises:
+        InputError: for another name, or a mask rate outside (0, 1).
+    """
+    name = config["mode"]
+    if name not in MODES:
+        raise InputError(f"noise.mode is {name!r}.", ", ".join(MODES), "Choose one: noise=masked.")
+    kind = MODES[name]
+    if "mask_rate" in kind.__dataclass_fields__:
+        return kind(mask_rate=config["mask_rate"])  # type: ignore[call-arg]  # it has the field
+    return kind()
+
+
+def check_texts(mode: Mode, pairs: bool, task: str) -> None:
+    """Refuse a mode that the task's texts do not suit.
+
+    Raises:
+        InputError: for mode `half` on a task of single texts.
+    """
+    if mode.needs_pairs and not pairs:
+        raise InputError(
+            f"noise={mode.name} masks one half of a pair, and the task {task} has single texts.",
+            "tasks of pairs: mrpc, rte, wnli, qnli, qqp, mnli, or one's own with task.text_pair",
+            "Choose noise=masked.",
+        )

@@ -1,0 +1,60 @@
+"""The joint loss is the sum that it says it is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from calib_ebm.errors import InputError
+from calib_ebm.loss.joint import JointLoss
+from calib_ebm.loss.nce import nce_loss
+
+LOGITS_BC = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0]])
+LABEL_B = torch.tensor([0, 2])
+DATA_B = torch.tensor([-1.0, 0.5])
+NOISE_BK = torch.tensor([[0.0, 1.0], [2.0, -0.5]])
+
+
+def test_the_parts_and_their_sum() -> None:
+    parts = JointLoss(0.25)(LOGITS_BC, LABEL_B, DATA_B, NOISE_BK)
+    log_sum = math.log(math.exp(2) + math.exp(-1) + math.exp(0.5))
+    assert parts.ce.item() == pytest.approx((log_sum - 2 + math.log(3)) / 2, rel=1e-6)
+    assert parts.nce is not None
+    assert parts.nce.item() == pytest.approx(nce_loss(DATA_B, NOISE_BK).item())
+    assert parts.total.item() == pytest.approx(parts.ce.item() + 0.25 * parts.nce.item())
+
+
+@pytest.mark.parametrize("given", [(), (DATA_B, None), (None, NOISE_BK)])
+def test_without_an_energy_it_is_plain_fine_tuning(given: tuple[torch.Tensor | None, ...]) -> None:
+    parts = JointLoss()(LOGITS_BC, LABEL_B, *given)
+    assert parts.nce is None
+    assert parts.total.item() == parts.ce.item() == cross_entropy(LOGITS_BC, LABEL_B).item()
+
+
+def test_at_weight_0_the_energy_is_measured_and_not_trained() -> None:
+    data_B = DATA_B.clone().requires_grad_()
+    parts = JointLoss(0.0)(LOGITS_BC, LABEL_B, data_B, NOISE_BK)
+    assert parts.nce is not None
+    assert parts.nce.item() > 0
+    parts.total.backward()
+    assert data_B.grad is not None
+    assert data_B.grad.abs().max() == 0
+
+
+def test_half_precision_is_widened_and_double_is_kept() -> None:
+    half = JointLoss()(LOGITS_BC.bfloat16(), LABEL_B, DATA_B.bfloat16(), NOISE_BK.bfloat16())
+    assert {part.dtype for part in half if part is not None} == {torch.float32}
+    exact = JointLoss()(LOGITS_BC, LABEL_B, DATA_B, NOISE_BK)
+    # These energies and logits are exact in bfloat16, so only the sums could lose anything.
+    assert half.total.item() == exact.total.item()
+    double = JointLoss()(LOGITS_BC.double(), LABEL_B, DATA_B.double(), NOISE_BK.double())
+    assert double.total.dtype == torch.float64
+
+
+@pytest.mark.parametrize("weight", [-0.1, math.inf, math.nan])
+def test_other_weights_are_refused(weight: float) -> None:
+    with pytest.raises(InputError, match="loss.nce_weight"):
+        JointLoss(weight)
