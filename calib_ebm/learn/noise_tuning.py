@@ -1,7 +1,8 @@
 """Tuning the noise model: the loss on what it shall write, masks drawn anew every epoch.  METHOD 2.
 
-Everything random is a function of (seed, step) or of (seed, epoch, text): the batch of a step, its masks, its
-dropout. So tuning that was interrupted goes on, and ends with the very weights it would have had.
+Everything random is a function of (seed, step) or of (seed, epoch, text): the batch of a step, its
+masks, its dropout. So tuning that was interrupted goes on, and ends with the very weights it would
+have had.
 """
 
 from __future__ import annotations
@@ -123,7 +124,8 @@ class LmBatches:
 def nll_sum(lm: NoiseLm, batch: LmBatch) -> tuple[Tensor, int]:
     """Negative log-likelihood summed over the targets, and their number.
 
-    Only the places that have a target reach the output layer, which is most of a small model's work.
+    Only the places that have a target reach the output layer, which is most of a small model's
+    work.
     """
     asked_BT = batch.target_BT != IGNORED
     kwargs: dict[str, Any] = {}
@@ -202,15 +204,17 @@ class NoiseTuning(pl.LightningModule):
         loss = total / max(1, count)
         if not torch.isfinite(loss):
             raise TrainingFailed(
-                f"The noise model's loss is {loss.item()} at step {self.global_step}. Tuning has stopped; the last "
-                "good checkpoint is kept.\n"
-                "  to do: lower noise.tune.lr, or tune in full precision (trainer.precision=32-true)."
+                f"The noise model's loss is {loss.item()} at step {self.global_step}. Tuning has "
+                "stopped; the last good checkpoint is kept.\n"
+                "  to do: lower noise.tune.lr, or tune in full precision "
+                "(trainer.precision=32-true)."
             )
         self.tokens += count
         self.log_dict(
             {
                 "noise/loss": loss.detach(),
-                "optim/lr": self.lr_schedulers().get_last_lr()[0],  # type: ignore[union-attr]  # one scheduler
+                "optim/lr": self.lr_schedulers().get_last_lr()[0],  # type: ignore[union-attr]  #
+                one scheduler
             },
             batch_size=len(batch.input_ids_BT),
         )
@@ -218,7 +222,7 @@ class NoiseTuning(pl.LightningModule):
 
 
 class _TuningSteps(torch.utils.data.Dataset[LmBatch]):
-    """Whole batches by their places: rows of a batch share one padding, so they are built together."""
+    """Whole batches by their places, for the rows of a batch share one padding."""
 
     def __init__(self, batches: LmBatches) -> None:
         self.batches = batches
@@ -269,7 +273,8 @@ def tune(
         train: encoded training texts.
         held_out: encoded texts to measure on; may be empty.
         mode: what is given and what is written.
-        options: `noise.tune`: lr, batch_size, epochs, max_steps, warmup_fraction, prefix_length, target_length.
+        options: `noise.tune`: lr, batch_size, epochs, max_steps, warmup_fraction, prefix_length,
+            target_length.
         folder: where the checkpoint to go on from is kept.
         seed: of masks, order and dropout.
         callbacks: of the trainer, a progress bar say.
@@ -291,6 +296,7 @@ def tune(
         steps = min(steps, int(options["max_steps"]))
     module = NoiseTuning(noise_lm, _optim(options, steps), seed)
     folder.mkdir(parents=True, exist_ok=True)
+    noise_lm.train()  # Lightning would keep the evaluation mode that models are loaded in
     fit = _trainer(steps, folder, callbacks, loggers, dict(trainer or {}))
     data = TuningData(batches, order, steps)
     fit.fit(module, datamodule=data, ckpt_path=last_checkpoint(folder), weights_only=True)
@@ -340,7 +346,8 @@ def _trainer(
     return pl.Trainer(
         accelerator=config.get("accelerator", "auto"),
         precision=config.get("precision", "32-true"),
-        # One process tunes, also where a launcher has started several: the others wait for what it makes.
+        # One process tunes, also where a launcher has started several: the others wait for what it
+        # makes.
         devices=1,
         plugins=[LightningEnvironment()],
         max_steps=steps,

@@ -2,12 +2,13 @@
 
     bank/
       plan.json            all that determines the bank; its digest is in the folder's name
-      shard-00000.arrow    samples 0 ... shard_size - 1: ids_a, ids_b, label, source (Arrow IPC, memory-mapped)
-      manifest.json        the plan, what happened, and size and sha256 of each shard; written last
+      shard-00000.arrow    samples 0 ... shard_size - 1: ids_a, ids_b, label, source (Arrow IPC,
+      memory-mapped) manifest.json        the plan, what happened, and size and sha256 of each
+      shard; written last
 
-A bank is made in a sibling folder that ends in `.part` and renamed when it is whole, so a folder of the
-final name is a whole bank or a damaged one, and never an unfinished one. An interrupted bank goes on at the
-first shard that is missing.
+A bank is made in a sibling folder that ends in `.part` and renamed when it is whole, so a folder of
+the final name is a whole bank or a damaged one, and never an unfinished one. An interrupted bank
+goes on at the first shard that is missing.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def write_bank(
 
 
 def _ensure_shard(path: Path, numbers: range, draw: DrawShard) -> tuple[dict[str, Any], Counts]:
-    """The shard's entry in the manifest, from an earlier attempt if that left it whole, else drawn now."""
+    """The shard's entry in the manifest: of an earlier attempt if it is whole, else drawn now."""
     side = path.with_suffix(".json")
     found = _read_json(side)
     if found is not None and path.exists() and _facts_of(path) == found["shard"]:
@@ -167,8 +168,8 @@ def _speaking_of_a_full_disk(folder: Path) -> Iterator[None]:
         raise InputError(
             f"The disk is full: the noise bank {folder} could not be written.",
             "a cache folder with room; a sample takes about 4 bytes a token",
-            "Make room and give the same command, which goes on where it stopped; or choose another place with "
-            "cache_dir=..., or draw less (noise.bank_size, noise.bank_epochs).",
+            "Make room and give the same command, which goes on where it stopped; or choose "
+            "another place with cache_dir=..., or draw less (noise.bank_size, noise.bank_epochs).",
         ) from error
 
 
@@ -255,7 +256,8 @@ class NoiseBank(Sequence[Encoded]):
                 raise InputError(
                     f"The noise bank {folder} was drawn for {name} {found!r}.",
                     f"a bank for {name} {wanted!r}",
-                    "Draw noise for this task and tokenizer: leave out the path, and the right bank is found or drawn.",
+                    "Draw noise for this task and tokenizer: leave out the path, and the right "
+                    "bank is found or drawn.",
                 )
         for shard in manifest["shards"]:
             path = folder / shard["file"]

@@ -1,7 +1,7 @@
 """Drawing noise texts, and their exact log-probability.
 
-Each sample has its own random numbers, from (seed, number of the sample, attempt): what is drawn does not
-depend on the batch it is drawn in, nor on which process draws it after which interruption.
+Each sample has its own random numbers, from (seed, number of the sample, attempt): what is drawn
+does not depend on the batch it is drawn in, nor on which process draws it after which interruption.
 """
 
 from __future__ import annotations
@@ -130,8 +130,8 @@ def log_prob_symbols(
 ) -> Tensor:
     """Exact log-probability, (B,), that `draw_symbols` writes these symbols for these prefixes.
 
-    It counts the filter, and END, which only a text that was cut at `grammar.max_symbols` lacks. -inf for
-    what is never drawn.
+    It counts the filter, and END, which only a text that was cut at `grammar.max_symbols` lacks.
+    -inf for what is never drawn.
     """
     starts = [[*prefix, lm.vocabulary.symbols.start] for prefix in prefixes]
     rows = [[*start, *text] for start, text in zip(starts, written, strict=True)]
@@ -159,7 +159,7 @@ def pad_right(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 
 
 def length_batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Rows in batches of similar length, longest first: if memory does not suffice, that shows at once."""
+    """Rows in batches of similar length, longest first: too little memory shows at once."""
     order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
     for start in range(0, len(order), size):
         yield order[start : start + size]

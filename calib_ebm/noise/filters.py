@@ -1,7 +1,7 @@
 """The distribution that tokens are drawn from: banned symbols, temperature and top-k.
 
-Drawing and scoring both go through `filtered_top`, so that the probability of a noise text is that of the
-procedure which drew it, the filter included.
+Drawing and scoring both go through `filtered_top`, so that the probability of a noise text is that
+of the procedure which drew it, the filter included.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Sampling:
 
 
 class TopProbs(NamedTuple):
-    """S candidates a row, with log-probabilities that sum to 1; -inf for those that cannot be drawn."""
+    """S candidates a row; their probabilities sum to 1, and -inf marks what cannot be drawn."""
 
     log_probs_BS: Tensor
     ids_BS: Tensor | None
@@ -56,7 +56,8 @@ def filtered_top(logits_BV: Tensor, sampling: Sampling, banned_BV: Tensor) -> To
     Args:
         logits_BV: next-token logits.
         sampling: temperature and top-k.
-        banned_BV: True where a token cannot be drawn; the cut to k counts only the others. Broadcastable.
+        banned_BV: True where a token cannot be drawn; the cut to k counts only the others.
+            Broadcastable.
 
     Of equal logits at the edge of the cut, those of lower id stay.
     """
@@ -90,7 +91,7 @@ def filtered_log_probs(logits_BV: Tensor, sampling: Sampling, banned_BV: Tensor)
 
 
 def draw_from(top: TopProbs, uniform_B: Tensor) -> Tensor:
-    """One token a row by inversion: the candidate in whose share of [0, 1) the row's uniform number falls.
+    """One token a row by inversion: the candidate in whose share of [0, 1) its number falls.
 
     The draw of a row depends on its own number alone, not on its neighbours in the batch.
     """

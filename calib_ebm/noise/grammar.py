@@ -1,9 +1,10 @@
 """Which symbol may follow in a noise text, so that every noise text is a text.
 
-A text holds at least one token; a pair holds exactly one PAIR symbol with at least one token on each side; in
-mode `labelled` one label symbol comes first. Symbols that would break this are banned before the cut to the
-top k, when noise is drawn and when it is scored: so nothing has to be thrown away, and the probability of a
-noise text stays exact. A pair that is about to be cut for its length gets its separator in time.
+A text holds at least one token; a pair holds exactly one PAIR symbol with at least one token on
+each side; in mode `labelled` one label symbol comes first. Symbols that would break this are banned
+before the cut to the top k, when noise is drawn and when it is scored: so nothing has to be thrown
+away, and the probability of a noise text stays exact. A pair that is about to be cut for its length
+gets its separator in time.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Grammar:
         return torch.full((size,), self.start, device=self.next_S.device)
 
     def at(self, state_B: Tensor, written: int) -> Tensor:
-        """States when `written` symbols stand: a pair without a separator gets it before it is cut."""
+        """States when `written` symbols stand: a pair gets its separator before it is cut."""
         if self.pairs and self.max_symbols - written <= 2:
             return torch.where(state_B == A, MUST_PAIR, state_B)
         return state_B

@@ -1,4 +1,5 @@
-"""The noise model: GPT-2 and its like, or a masked LM, from the Hub, a folder, or small from its config.
+"""The noise model: GPT-2 and its like, or a masked LM, from the Hub, a folder, or small from its
+config.
 
 The only file of this room that knows transformers. What the rest sees of a model is `NoiseLm`.
 """
@@ -125,7 +126,7 @@ class NoiseLm(nn.Module):
         return self.model(input_ids=input_ids_BT, attention_mask=mask_BT, **types).logits
 
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors), config, vocabulary, and the tokenizer if noise goes over text."""
+        """Write weights (safetensors), config, vocabulary, and its tokenizer if that is needed."""
         self.model.save_pretrained(folder)
         plain = self.vocabulary.to_plain()
         plain["frame"] = None if self.frame is None else asdict(self.frame)
@@ -278,7 +279,7 @@ def load_pretrained(
 
 
 class LmTokenizer:
-    """A noise model's tokenizer as a map between texts and content ids; it may know no frame at all (GPT-2)."""
+    """A noise model's tokenizer; GPT-2's knows no special tokens around or between texts."""
 
     def __init__(self, hf: Any) -> None:
         self.hf = hf
@@ -311,7 +312,8 @@ def _read_frame(hf: Any) -> MlmFrame:
 def _must_be_local(name: str) -> bool:
     """Whether to look in the cache only.
 
-    The Hub client tries an unreachable Hub for most of a minute, twice; one short request tells before.
+    The Hub client tries an unreachable Hub for most of a minute, twice; one short request tells
+    before.
     """
     if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
         return True
@@ -332,13 +334,14 @@ def _cannot_load(name: str, masked: bool, error: Exception) -> InputError:
         to_do = f"Check the folder (it holds: {there}), or set noise.lm={SMALL}."
     else:
         to_do = (
-            f"Set noise.lm={SMALL} (trained from scratch on the task's texts, no download), or give a local folder "
-            "(noise.lm=/path/to/lm), or run once where the Hub can be reached."
+            f"Set noise.lm={SMALL} (trained from scratch on the task's texts, no download), or "
+            "give a local folder (noise.lm=/path/to/lm), or run once where the Hub can be reached."
         )
     kind = "masked" if masked else "autoregressive"
     return InputError(
         f"No {kind} noise model could be loaded from noise.lm={name!r} ({_first_line(error)}).",
-        f"a Hub id (cached or reachable), a local folder of an {kind} LM with its tokenizer, or {SMALL!r}",
+        f"a Hub id (cached or reachable), a local folder of an {kind} LM with its tokenizer, or "
+        f"{SMALL!r}",
         to_do,
     )
 
@@ -348,7 +351,7 @@ def _first_line(error: Exception) -> str:
 
 
 def lm_source(name: str) -> dict[str, str]:
-    """What identifies an untuned noise model: the name, and for a folder the digest of its files."""
+    """What identifies an untuned noise model: its name, and the digest of a folder's files."""
     folder = Path(name)
     if name == SMALL or not folder.is_dir():
         return {"name": name}
@@ -371,7 +374,7 @@ def build_noise_lm(
     length: int,
     seed: int,
 ) -> NoiseLm:
-    """The untuned noise model that `config` (the `noise` group) names; new weights are drawn by the seed."""
+    """The untuned noise model of the `noise` group; new weights are drawn by the seed."""
     torch.manual_seed(seed)
     name = str(config["lm"])
     if name == SMALL:

@@ -1,7 +1,7 @@
 """Masking: what of a text stays visible to the noise model.
 
-Each token is masked with probability M on its own; a run of masks then collapses to one mask symbol, so the
-noise model has to guess how much is missing too.  METHOD 2.
+Each token is masked with probability M on its own; a run of masks then collapses to one mask
+symbol, so the noise model has to guess how much is missing too.  METHOD 2.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ TUNING, MEASURING, DRAWING, ORDERING, DEALING = range(5)
 def stream(seed: int, use: int, *place: int) -> np.random.Generator:
     """Random numbers that belong to one place, e.g. (epoch, row of the text).
 
-    Whoever computes the place, in whichever order, on whichever worker and after whichever interruption,
-    gets the same numbers.
+    Whoever computes the place, in whichever order, on whichever worker and after whichever
+    interruption, gets the same numbers.
     """
     return np.random.default_rng([seed, use, *place])
 

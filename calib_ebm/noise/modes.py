@@ -1,7 +1,8 @@
 """What the noise model is given, and what it writes: one small class a mode.
 
-An autoregressive noise model reads `prefix`, then START, then writes `target`, END included; its loss counts
-the target only. `MlmFill` is the exception: a masked LM fills the masked slots in place.  METHOD 2.
+An autoregressive noise model reads `prefix`, then START, then writes `target`, END included; its
+loss counts the target only. `MlmFill` is the exception: a masked LM fills the masked slots in
+place.  METHOD 2.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Mode:
         raise NotImplementedError
 
     def target(self, text: LmText, symbols: Symbols) -> list[int]:
-        """What the noise model learns to write: the text, its label before it where the mode has one."""
+        """What the noise model learns to write: the text, after its label if the mode has one."""
         label = [symbols.labels[text.label]] if self.labelled else []
         rest = [] if text.ids_b is None else [symbols.pair, *text.ids_b]
         return [*label, *text.ids_a, *rest, symbols.end]
@@ -52,7 +53,7 @@ class Mode:
 
 @dataclass(frozen=True)
 class Masked(Mode):
-    """P_N(x | m(x)): each token masked with probability `mask_rate`, runs collapsed; a separator stays."""
+    """P_N(x | m(x)): each token masked with probability `mask_rate`, runs collapsed."""
 
     name: ClassVar[str] = "masked"
     mask_rate: float = 0.4

@@ -30,14 +30,16 @@ def check_per_text(per_text: int) -> int:
 class NoiseOrder:
     """Rows of the bank by place in training.
 
-    The bank is shuffled and dealt out: epoch after epoch takes the next K * `places` rows, and when too
-    few are left, the bank is shuffled anew. So nothing repeats within an epoch, nor between epochs as long as
-    the bank lasts. A function of (seed, epoch, position) alone: ranks and resumed runs agree.
+    The bank is shuffled and dealt out: epoch after epoch takes the next K * `places` rows, and when
+    too few are left, the bank is shuffled anew. So nothing repeats within an epoch, nor between
+    epochs as long as the bank lasts. A function of (seed, epoch, position) alone: ranks and resumed
+    runs agree.
 
     Args:
         rows: samples in the bank.
         per_text: K.
-        places: positions of an epoch (texts of the training set, or of all steps if they are fewer).
+        places: positions of an epoch (texts of the training set, or of all steps if they are
+            fewer).
         seed: of the shuffles.
 
     Raises:
@@ -54,8 +56,8 @@ class NoiseOrder:
         needed = self.per_text * self.places
         if needed > self.rows:
             raise InputError(
-                f"The bank holds {self.rows} noise texts, and one epoch needs K*N = {self.per_text}*{self.places} "
-                f"= {needed}.",
+                f"The bank holds {self.rows} noise texts, and one epoch needs K*N = "
+                f"{self.per_text}*{self.places} = {needed}.",
                 f"a bank of at least {needed}",
                 "Draw more (noise.bank_epochs, noise.bank_size) or lower noise.per_text.",
             )

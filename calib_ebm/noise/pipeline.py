@@ -1,11 +1,11 @@
-"""The noise stage: a tuned noise model and two banks, found where they are already there, else made.
+"""The noise stage: a tuned noise model and two banks, found where they are, else made.
 
     ensure_noise      all of it, for `train`
     ensure_noise_lm   the noise model, for `tune_noise`
     ensure_bank       one bank, for `draw_noise`
 
-Each is stored under the digest of all that determines it. Tuning needs Lightning, which this room does not
-know, so it is handed in as a function.
+Each is stored under the digest of all that determines it. Tuning needs Lightning, which this room
+does not know, so it is handed in as a function.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class TuningResult:
 
     Attributes:
         perplexity: token-weighted, of held-out texts; None without any.
-        unknown_share: share of held-out target tokens that the noise model does not know, left out above.
+        unknown_share: share of held-out target tokens that the noise model does not know, left out
+            above.
         tokens: target tokens trained on.
         seconds: of this part of the tuning (an interrupted one has several).
         steps: of the whole tuning.
@@ -413,7 +414,7 @@ def ensure_noise(
     device: str = "auto",
     say: Say = lambda line: None,
 ) -> NoiseStage:
-    """The noise model and both banks: noise of training texts to train on, of held-out texts to measure on.
+    """The noise model and both banks: around training texts to train on, held-out ones to measure.
 
     Args:
         config: the `noise` group.

@@ -1,4 +1,4 @@
-"""Noise texts by number: sample i is a function of the noise model, the source texts, the seed and i."""
+"""Noise texts by number: sample i is a function of noise model, texts, seed and i."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Sampler:
         return self.lengths.budget(self.pairs, self.mode.labelled)
 
     def source_row(self, number: int) -> int:
-        """The text that a sample is drawn around: a new seeded order for each round over all texts."""
+        """The text that a sample is drawn around: each round over all texts is shuffled anew."""
         turn, place = divmod(number, len(self.texts))
         return int(_order(self.seed, turn, len(self.texts))[place])
 
@@ -144,7 +144,8 @@ class Sampler:
             if attempt == 1 and len(drawn) == before:
                 break
         raise InputError(
-            f"{len(waiting)} of {len(numbers)} noise texts came out empty or with an empty half, each time.",
+            f"{len(waiting)} of {len(numbers)} noise texts came out empty or with an empty half, "
+            "each time.",
             "a noise model that writes texts in the pieces of the classifier",
             "Tune it for longer (noise.tune.epochs), or set noise.lm=small.",
         )
@@ -217,7 +218,7 @@ class Sampler:
     def _filled(
         self, source: Encoded, text: LmText, slots: tuple[np.ndarray, np.ndarray]
     ) -> Encoded:
-        """A filled-in text; what was not masked stays as it was, also what the masked LM does not know."""
+        """A filled-in text; what was not masked stays, whether the masked LM knows it or not."""
         if self.lm.vocabulary.translator is not None:
             return self._encoded(text.ids_a, text.ids_b, -1)
         halves = []
@@ -258,17 +259,20 @@ class Sampler:
         """Exact log P_N of texts, (B,) in float64 on the CPU, the filter and END included.
 
         Args:
-            texts: noise or data; -inf for what is never drawn. In mode `labelled` the probability is that of
-                the label and the text together.
-            prefixes: what each was drawn around, as the mode makes it; None in modes that need none.
+            texts: noise or data; -inf for what is never drawn. In mode `labelled` the probability
+                is that of the label and the text together.
+            prefixes: what each was drawn around, as the mode makes it; None in modes that need
+                none.
 
         Raises:
-            InputError: when noise goes over the text or is filled in, so that no exact probability is known.
+            InputError: when noise goes over the text or is filled in, so that no exact probability
+                is known.
         """
         vocabulary = self.lm.vocabulary
         if vocabulary.translator is not None or self.mode.fills_in:
             raise InputError(
-                f"log P_N is not known for noise={self.mode.name} by way of {vocabulary.token_path}.",
+                f"log P_N is not known for noise={self.mode.name} by way of "
+                f"{vocabulary.token_path}.",
                 "an autoregressive noise model that knows the classifier's pieces",
                 "Set noise.lm=small.",
             )
@@ -292,7 +296,7 @@ class Sampler:
         return total
 
     def _written(self, text: Encoded) -> list[int]:
-        """The symbols that a text is written with; END is missing where the text would have been cut."""
+        """The symbols that a text is written with; END is missing where it would be cut."""
         ids = self.mode.target(self.lm.vocabulary.text(text), self.lm.vocabulary.symbols)
         return ids[:-1] if len(ids) == self.grammar.max_symbols + 1 else ids
 

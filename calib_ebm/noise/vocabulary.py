@@ -1,10 +1,13 @@
 """What the noise model reads and writes, against what the classifier reads.
 
-Noise is kept as token ids of the classifier. A noise model has ids of its own, and symbols that no text
-holds: for a masked run, for the start and the end of what it writes, between the texts of a pair, for each
+Noise is kept as token ids of the classifier. A noise model has ids of its own, and symbols that no
+text
+holds: for a masked run, for the start and the end of what it writes, between the texts of a pair,
+    for each
 class. Three ways lead from one to the other (`token_path`):
 
-    own            the noise model was built for the classifier's pieces: only those that the training texts
+    own            the noise model was built for the classifier's pieces: only those that the
+    training texts
                    hold, which keeps a small model small
     exact_map      the noise model knows the same pieces under other ids (GPT-2 and RoBERTa)
     decode_encode  the vocabularies differ: over the text and back
@@ -104,7 +107,8 @@ class LmVocabulary:
         token_path: `own`, `exact_map` or `decode_encode`.
         symbols: the noise model's symbols; they follow its content ids.
         content_of: the classifier id of each content id of the noise model, -1 where it has none
-            (such pieces are never drawn); with `decode_encode` -1 means banned, anything else drawable.
+            (such pieces are never drawn); with `decode_encode` -1 means banned, anything else
+            drawable.
         translator: with `decode_encode`, the two tokenizers.
     """
 
@@ -197,8 +201,9 @@ def matched_vocabulary(
 ) -> LmVocabulary:
     """The vocabulary of a noise model that has a tokenizer of its own.
 
-    An exact map is taken when every piece of the training texts has one of the same spelling, and the noise
-    model's tokenizer cuts a sample of them into those very pieces; else the way goes over the text.
+    An exact map is taken when every piece of the training texts has one of the same spelling, and
+    the noise model's tokenizer cuts a sample of them into those very pieces; else the way goes over
+    the text.
 
     Args:
         texts: training texts.

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -76,11 +76,17 @@ def test_the_stable_form_is_the_naive_one_where_that_is_finite(
     torch.testing.assert_close(ours, naive, rtol=1e-8, atol=1e-8)
 
 
-@given(st.floats(-3e38, 3e38, width=32), st.floats(-1e37, 1e37, width=32), st.integers(1, 16))
-def test_any_finite_energy_gives_a_finite_gradient(data: float, noise: float, k: int) -> None:
+FAR = st.floats(-1e30, 1e30)
+
+
+@given(FAR, FAR, st.integers(1, 16))
+@example(90.0, -90.0, 1)
+def test_far_energies_give_a_finite_loss_and_gradient(data: float, noise: float, k: int) -> None:
     data_B = torch.tensor([data], requires_grad=True)
     noise_BK = torch.full((1, k), noise, requires_grad=True)
-    nce_loss(data_B, noise_BK).backward()
+    loss = nce_loss(data_B, noise_BK)
+    loss.backward()
+    assert torch.isfinite(loss)
     assert data_B.grad is not None
     assert noise_BK.grad is not None
     assert 0 <= data_B.grad.item() <= 1
@@ -105,35 +111,18 @@ def test_the_gradient_is_the_formula(k: int) -> None:
 def test_the_optimum_is_learned_on_an_enumerable_distribution(k: int) -> None:
     """A free energy per text, trained on data and noise in their true shares: E* = -log(P_D/P_N).
 
-    Twenty observed texts and, in each one's K noise texts, every text as often as P_N says, so that
-    the batch is the expectation and what is learned is exact.
+    Ten observed texts and their K noise texts hold every text as often as P_D and P_N say, so that
+    the batch is the expectation, and what is learned from it is exact.
     """
     data_B = torch.repeat_interleave(torch.arange(4), (10 * P_DATA).round().long())
     noise_N = torch.repeat_interleave(torch.arange(4), (10 * k * P_NOISE).round().long())
-    noise_BK = noise_N[torch.randperm(10 * k, generator=torch.Generator().manual_seed(k))]
-    noise_BK = noise_BK.view(10, k)
-    energy_X = torch.zeros(4, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([energy_X], max_iter=200, tolerance_grad=1e-12)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = nce_loss(energy_X[data_B], energy_X[noise_BK])
-        loss.backward()
-        return loss
-
-    for _ in range(5):
-        optimizer.step(closure)
-    best_X = -torch.log(P_DATA / P_NOISE)
-    torch.testing.assert_close(energy_X.detach(), best_X, rtol=0, atol=1e-6)
-
-
-def test_plain_gradient_descent_gets_there_too() -> None:
+    shuffle = torch.randperm(10 * k, generator=torch.Generator().manual_seed(k))
+    noise_BK = noise_N[shuffle].view(10, k)
     energy_X = torch.zeros(4, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.SGD([energy_X], lr=4.0)
-    for _ in range(400):
+    for _ in range(300):
         optimizer.zero_grad()
-        loss = expected_loss(energy_X, P_DATA, P_NOISE, 2)
-        loss.backward()
+        nce_loss(energy_X[data_B], energy_X[noise_BK]).backward()
         optimizer.step()
     best_X = -torch.log(P_DATA / P_NOISE)
     torch.testing.assert_close(energy_X.detach(), best_X, rtol=0, atol=1e-6)
@@ -162,7 +151,14 @@ def test_the_precision_of_the_input_is_kept(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize(
     ("data_shape", "noise_shape"),
-    [((4,), (4,)), ((4,), (3, 1)), ((4, 1), (4, 1)), ((4,), (1, 4)), ((), (4, 1)), ((4,), (4, 1, 1))],
+    [
+        ((4,), (4,)),
+        ((4,), (3, 1)),
+        ((4, 1), (4, 1)),
+        ((4,), (1, 4)),
+        ((), (4, 1)),
+        ((4,), (4, 1, 1)),
+    ],
 )
 def test_other_shapes_are_refused_and_named(
     data_shape: tuple[int, ...], noise_shape: tuple[int, ...]
