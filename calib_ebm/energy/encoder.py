@@ -21,12 +21,20 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from transformers.utils import logging as hf_logging
+
 from calib_ebm.errors import InputError
 
 SMALL = "small"
 """The value of `encoder.name_or_path` that means: build a small RoBERTa from `encoder.small`."""
 PATIENCE = 5.0
 """Seconds to wait for the Hub's first answer."""
+
+
+def hush() -> None:
+    """No bars and reports of loaded weights: a new classification head is always missing from a checkpoint."""
+    hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity_error()
 
 
 def build_small_encoder(

@@ -68,7 +68,9 @@ def build_trainer(
             max_steps=steps,
             gradient_clip_val=config["gradient_clip_val"],
             val_check_interval=max(1, steps // max(1, int(config["measurements"]))),
-            check_val_every_n_epoch=None,
+            # The training is one epoch to Lightning, whose count over epochs is one too high after a
+            # checkpoint written at the start of a step; its count within the epoch is right.
+            check_val_every_n_epoch=1,
             num_sanity_val_steps=0,
             log_every_n_steps=max(1, min(int(config["log_every"]), steps)),
             logger=loggers or False,

@@ -119,6 +119,8 @@ class JointModule(pl.LightningModule):
 
     def _log_step(self, scores: StepScores, parts: LossParts, label_B: Tensor) -> None:
         values = {
+            # Lightning's own count is one too high after a checkpoint written at the start of a step.
+            "step": float(self.global_step),
             "loss/total": parts.total.detach(),
             "loss/ce": parts.ce.detach(),
             "cls/acc": (scores.logits_BC.argmax(dim=-1) == label_B).float().mean(),
@@ -147,4 +149,5 @@ class JointModule(pl.LightningModule):
         values = self.val_metrics.compute()
         self.val_metrics.reset()
         if not self.trainer.sanity_checking:
-            self.log_dict({f"val/{name}": value for name, value in values.items()})
+            named = {f"val/{name}": value for name, value in values.items()}
+            self.log_dict(named | {"step": float(self.global_step - 1)})

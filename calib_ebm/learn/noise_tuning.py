@@ -169,7 +169,8 @@ def perplexity(
 
 
 def _to(batch: LmBatch, device: torch.device) -> LmBatch:
-    return LmBatch(*(x.to(device) if isinstance(x, Tensor) else x for x in batch))
+    moved: Any = [x.to(device) if isinstance(x, Tensor) else x for x in batch]
+    return LmBatch(*moved)
 
 
 class NoiseTuning(pl.LightningModule):
@@ -180,6 +181,9 @@ class NoiseTuning(pl.LightningModule):
         optim: optimiser and schedule.
         seed: of dropout.
     """
+
+    tokens: Tensor
+    """Target tokens trained on so far."""
 
     def __init__(self, lm: NoiseLm, optim: OptimOptions, seed: int) -> None:
         super().__init__()
@@ -210,14 +214,9 @@ class NoiseTuning(pl.LightningModule):
                 "(trainer.precision=32-true)."
             )
         self.tokens += count
-        self.log_dict(
-            {
-                "noise/loss": loss.detach(),
-                "optim/lr": self.lr_schedulers().get_last_lr()[0],  # type: ignore[union-attr]  #
-                one scheduler
-            },
-            batch_size=len(batch.input_ids_BT),
-        )
+        scheduler: Any = self.lr_schedulers()
+        values = {"noise/loss": loss.detach(), "optim/lr": scheduler.get_last_lr()[0]}
+        self.log_dict(values, batch_size=len(batch.input_ids_BT))
         return loss
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import warnings
 
+from calib_ebm.energy.encoder import hush
+
 NOT_FOR_PEOPLE = (
     # Lightning suggests worker processes for every loader; batches here cost little beside a step.
     ".*does not have many workers.*",
@@ -16,7 +18,7 @@ NOT_FOR_PEOPLE = (
 
 
 def quieten() -> None:
-    """Lightning's announcements and advice off; its warnings and errors stay.
+    """Announcements and advice of Lightning and transformers off; warnings and errors stay.
 
     To be called once Lightning is imported, because it sets the level of its loggers then.
     """
@@ -25,5 +27,6 @@ def quieten() -> None:
         for below in list(logging.root.manager.loggerDict):
             if below.startswith(f"{name}."):
                 logging.getLogger(below).setLevel(logging.WARNING)
+    hush()
     for pattern in NOT_FOR_PEOPLE:
         warnings.filterwarnings("ignore", pattern)

@@ -2,9 +2,8 @@
 
     bank/
       plan.json            all that determines the bank; its digest is in the folder's name
-      shard-00000.arrow    samples 0 ... shard_size - 1: ids_a, ids_b, label, source (Arrow IPC,
-      memory-mapped) manifest.json        the plan, what happened, and size and sha256 of each
-      shard; written last
+      shard-00000.arrow    the first samples: ids_a, ids_b, label, source (Arrow IPC, memory-mapped)
+      manifest.json        the plan, what happened, size and sha256 of each shard; written last
 
 A bank is made in a sibling folder that ends in `.part` and renamed when it is whole, so a folder of
 the final name is a whole bank or a damaged one, and never an unfinished one. An interrupted bank

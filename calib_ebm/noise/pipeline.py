@@ -76,7 +76,8 @@ class Tuner(Protocol):
         options: Mapping[str, Any],
         folder: Path,
         seed: int,
-    ) -> TuningResult: ...
+    ) -> TuningResult:
+        """See `calib_ebm.learn.noise_tuning.tune`."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,11 @@ def _tune_into(
     made = part / "made"
     made.mkdir(exist_ok=True)
     lm.save(made)
-    manifest = {"plan": plan, "task": task.name, "token_path": lm.vocabulary.token_path}
+    manifest: dict[str, Any] = {
+        "plan": plan,
+        "task": task.name,
+        "token_path": lm.vocabulary.token_path,
+    }
     manifest |= {"vocabulary": lm.vocabulary.size, **vars(result)}
     write_whole(made / MANIFEST, json.dumps(manifest, indent=2).encode())
     made.rename(folder)

@@ -76,7 +76,8 @@ class Symbols:
     def after(cls, content_size: int, classes: int) -> Symbols:
         """Symbols that follow `content_size` content ids."""
         first = content_size
-        return cls(*range(first, first + 6), labels=tuple(range(first + 6, first + 6 + classes)))
+        labels = tuple(range(first + 6, first + 6 + classes))
+        return cls(first, first + 1, first + 2, first + 3, first + 4, first + 5, labels)
 
     @property
     def count(self) -> int:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from huggingface_hub import constants
 from transformers import BertConfig, BertTokenizer
 
 from calib_ebm.errors import InputError
