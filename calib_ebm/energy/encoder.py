@@ -20,7 +20,6 @@ from transformers import (
     RobertaConfig,
     RobertaForSequenceClassification,
 )
-
 from transformers.utils import logging as hf_logging
 
 from calib_ebm.errors import InputError
@@ -32,7 +31,7 @@ PATIENCE = 5.0
 
 
 def hush() -> None:
-    """No bars and reports of loaded weights: a new classification head is always missing from a checkpoint."""
+    """No bars, and no reports of weights: no checkpoint holds the new classification head."""
     hf_logging.disable_progress_bar()
     hf_logging.set_verbosity_error()
 

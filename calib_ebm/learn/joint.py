@@ -119,7 +119,7 @@ class JointModule(pl.LightningModule):
 
     def _log_step(self, scores: StepScores, parts: LossParts, label_B: Tensor) -> None:
         values = {
-            # Lightning's own count is one too high after a checkpoint written at the start of a step.
+            # Lightning's count is one too high after a checkpoint written at a step's start.
             "step": float(self.global_step),
             "loss/total": parts.total.detach(),
             "loss/ce": parts.ce.detach(),

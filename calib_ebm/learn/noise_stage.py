@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from calib_ebm.learn.callbacks import KeepLast, last_checkpoint
+from calib_ebm.learn.callbacks import last_checkpoint
 from calib_ebm.learn.fit import precision, progress
 from calib_ebm.learn.noise_tuning import tune
 from calib_ebm.learn.prepare import Material, Plan, load_material, plan_training
@@ -38,7 +38,6 @@ from calib_ebm.tokens.order import Place
 Config = Mapping[str, Any]
 Say = Callable[[str], None]
 
-TUNING_CHECKPOINT_EVERY = 500
 TUNING_NUMBERS = {"loss": "noise/loss"}
 
 SHOWN = 20
@@ -186,7 +185,6 @@ def _tune(
     say: Say,
 ) -> TuningResult:
     """Tune with a progress bar and a checkpoint to go on from."""
-    folder.mkdir(parents=True, exist_ok=True)
     if last_checkpoint(folder) is not None:
         say("Going on with the tuning of the noise model.")
     trainer = config["trainer"]
@@ -198,7 +196,7 @@ def _tune(
         options,
         folder,
         seed,
-        callbacks=[KeepLast(folder, TUNING_CHECKPOINT_EVERY), progress("tuning noise", TUNING_NUMBERS, say)],
+        callbacks=[progress("tuning noise", TUNING_NUMBERS, say)],
         trainer={
             "accelerator": trainer["accelerator"],
             "precision": precision(str(trainer["precision"])),

@@ -32,7 +32,7 @@ from calib_ebm.noise.fill import fill_batch
 from calib_ebm.noise.lm import NoiseLm
 from calib_ebm.noise.masking import MEASURING, TUNING, stream
 from calib_ebm.noise.modes import Lengths, MlmFill, Mode, fit_text
-from calib_ebm.noise.pipeline import TuningResult
+from calib_ebm.noise.tuned import TuningResult
 from calib_ebm.noise.vocabulary import LmText
 from calib_ebm.shapes import Encoded
 from calib_ebm.tokens.order import Place, StepBatches, TrainOrder
@@ -342,6 +342,8 @@ def _trainer(
 ) -> pl.Trainer:
     # Lightning suggests worker processes for every loader; batches here cost little beside a step.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    # It is: batches are a function of the step.
+    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
     return pl.Trainer(
         accelerator=config.get("accelerator", "auto"),
         precision=config.get("precision", "32-true"),

@@ -5,10 +5,9 @@ The only file of this room that knows transformers. What the rest sees of a mode
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,17 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
 )
+from transformers.utils import logging as hf_logging
 
 from calib_ebm.errors import InputError
+from calib_ebm.noise.source import (
+    SMALL,
+    LmTokenizer,
+    MlmFrame,
+    cannot_load,
+    first_line,
+    must_be_local,
+)
 from calib_ebm.noise.vocabulary import (
     DECODE_ENCODE,
     ClassifierTokenizer,
@@ -38,20 +46,7 @@ from calib_ebm.noise.vocabulary import (
 from calib_ebm.shapes import Encoded
 from calib_ebm.tokens.tokenizer import TextTokenizer
 
-SMALL = "small"
-"""The value of `noise.lm` that means: build a small noise model from `noise.small`."""
 VOCABULARY = "vocabulary.json"
-
-
-@dataclass(frozen=True)
-class MlmFrame:
-    """What a masked LM wants around the texts, and in place of a masked token."""
-
-    before: tuple[int, ...]
-    between: tuple[int, ...]
-    behind: tuple[int, ...]
-    type_b: int
-    mask: int
 
 
 class NoiseLm(nn.Module):
@@ -126,7 +121,8 @@ class NoiseLm(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), config, vocabulary, and its tokenizer if that is needed."""
-        self.model.save_pretrained(folder)
+        with _no_bars():
+            self.model.save_pretrained(folder)
         plain = self.vocabulary.to_plain()
         plain["frame"] = None if self.frame is None else asdict(self.frame)
         (folder / VOCABULARY).write_text(json.dumps(plain), encoding="utf-8")
@@ -151,10 +147,11 @@ class NoiseLm(nn.Module):
                 hf = AutoTokenizer.from_pretrained(folder / "tokenizer")
                 translator = Translator(tokenizer, LmTokenizer(hf))
             kind = AutoModelForCausalLM if plain["frame"] is None else AutoModelForMaskedLM
-            model = kind.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+            with _no_bars():
+                model = kind.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
-                f"The noise model in {folder} cannot be read ({_first_line(error)}).",
+                f"The noise model in {folder} cannot be read ({first_line(error)}).",
                 "a folder as noise tuning writes it",
                 "Remove the folder; the same command tunes the noise model again.",
             ) from error
@@ -164,6 +161,18 @@ class NoiseLm(nn.Module):
             before, between, behind = (tuple(f[part]) for part in ("before", "between", "behind"))
             frame = MlmFrame(before, between, behind, f["type_b"], f["mask"])
         return cls(model, LmVocabulary.from_plain(plain, translator), frame).eval()
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without transformers' progress bars, which are for downloads."""
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
 
 
 @dataclass(frozen=True)
@@ -262,40 +271,21 @@ def load_pretrained(
     """
     kind: Any = AutoModelForMaskedLM if masked else AutoModelForCausalLM
     try:
-        local = not Path(name).is_dir() and _must_be_local(name)
+        local = not Path(name).is_dir() and must_be_local(name)
         hf = AutoTokenizer.from_pretrained(name, local_files_only=local)
         model = kind.from_pretrained(name, dtype=torch.float32, local_files_only=local)
     except (OSError, ValueError, KeyError) as error:
-        raise _cannot_load(name, masked, error) from error
+        raise cannot_load(name, masked, error) from error
     lm_tokenizer = LmTokenizer(hf)
     vocabulary = matched_vocabulary(
         texts, tokenizer, lm_tokenizer, model.get_input_embeddings().num_embeddings, classes
     )
-    end = model.get_input_embeddings().weight[hf.eos_token_id].clone() if hf.eos_token_id else None
     model.resize_token_embeddings(vocabulary.size)
-    if end is not None and not masked:
+    if hf.eos_token_id is not None and not masked:
         # What ends a document is the best first guess of what ends a text.
-        model.get_input_embeddings().weight.data[vocabulary.symbols.end] = end
+        weight_VH = model.get_input_embeddings().weight.data
+        weight_VH[vocabulary.symbols.end] = weight_VH[hf.eos_token_id]
     return NoiseLm(model, vocabulary, _read_frame(hf) if masked else None).eval()
-
-
-class LmTokenizer:
-    """A noise model's tokenizer; GPT-2's knows no special tokens around or between texts."""
-
-    def __init__(self, hf: Any) -> None:
-        self.hf = hf
-        self.vocabulary: dict[str, int] = dict(hf.get_vocab())
-        self.special_ids: frozenset[int] = frozenset(hf.all_special_ids)
-
-    def encode_pieces(self, text: str) -> list[int]:
-        """Content ids of a text."""
-        return self.hf(text, add_special_tokens=False, verbose=False)["input_ids"]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of content ids."""
-        return self.hf.decode(
-            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
 
 
 def _read_frame(hf: Any) -> MlmFrame:
@@ -308,61 +298,6 @@ def _read_frame(hf: Any) -> MlmFrame:
         )
     pair = tokenizer.pair
     return MlmFrame(pair.before, pair.between, pair.behind, pair.type_b, tokenizer.mask_id)
-
-
-def _must_be_local(name: str) -> bool:
-    """Whether to look in the cache only.
-
-    The Hub client tries an unreachable Hub for most of a minute, twice; one short request tells
-    before.
-    """
-    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
-        return True
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    try:
-        get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:  # of whichever HTTP client is in use
-        return True
-    return False
-
-
-def _cannot_load(name: str, masked: bool, error: Exception) -> InputError:
-    folder = Path(name)
-    if folder.is_dir():
-        there = ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "nothing"
-        to_do = f"Check the folder (it holds: {there}), or set noise.lm={SMALL}."
-    else:
-        to_do = (
-            f"Set noise.lm={SMALL} (trained from scratch on the task's texts, no download), or "
-            "give a local folder (noise.lm=/path/to/lm), or run once where the Hub can be reached."
-        )
-    kind = "masked" if masked else "autoregressive"
-    return InputError(
-        f"No {kind} noise model could be loaded from noise.lm={name!r} ({_first_line(error)}).",
-        f"a Hub id (cached or reachable), a local folder of an {kind} LM with its tokenizer, or "
-        f"{SMALL!r}",
-        to_do,
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def lm_source(name: str) -> dict[str, str]:
-    """What identifies an untuned noise model: its name, and the digest of a folder's files."""
-    folder = Path(name)
-    if name == SMALL or not folder.is_dir():
-        return {"name": name}
-    digest = hashlib.sha256()
-    for file in sorted(p for p in folder.iterdir() if p.is_file()):
-        with file.open("rb") as opened:
-            digest.update(
-                f"{file.name}:{hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode()
-            )
-    return {"name": folder.name, "sha256": digest.hexdigest()}
 
 
 def build_noise_lm(

@@ -22,8 +22,9 @@ from calib_ebm.noise.modes import Lengths, MlmFill, Mode, fit_text
 from calib_ebm.noise.vocabulary import ClassifierTokenizer, LmText
 from calib_ebm.shapes import Encoded
 
-ATTEMPTS = 8
-"""A sample that came to nothing, which only the way over text can do, is drawn again so often."""
+ATTEMPTS, HOPELESS = 32, 8
+"""A sample that came to nothing, which only the way over text can do, is drawn again so often; less
+when none at all comes to anything."""
 
 
 class Drawn(NamedTuple):
@@ -134,14 +135,13 @@ class Sampler:
         counts = Counts()
         waiting = list(numbers)
         for attempt in range(ATTEMPTS):
-            before = len(drawn)
             self._draw_once(waiting, attempt, batch_size, drawn, counts, progress)
             waiting = [number for number in waiting if number not in drawn]
             counts.dropped += len(waiting)
             if not waiting:
                 counts.drawn = len(drawn)
                 return [drawn[number] for number in numbers], counts
-            if attempt == 1 and len(drawn) == before:
+            if attempt == HOPELESS and not drawn:
                 break
         raise InputError(
             f"{len(waiting)} of {len(numbers)} noise texts came out empty or with an empty half, "

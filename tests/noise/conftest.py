@@ -33,9 +33,7 @@ class WordTokenizer:
         words = {i: word for word, i in self.vocabulary.items()}
         return " ".join(words[i] for i in ids)
 
-    def cut(
-        self, ids_a: list[int], ids_b: list[int] | None
-    ) -> tuple[list[int], list[int] | None]:
+    def cut(self, ids_a: list[int], ids_b: list[int] | None) -> tuple[list[int], list[int] | None]:
         if ids_b is None:
             return ids_a[: self.max_length - 2], None
         half = (self.max_length - 3) // 2

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_each_run_becomes_one_symbol_and_the_rest_stays_in_order(
     seen = collapse(ids, masked, MASK)
     assert [t for t in seen if t != MASK] == [t for t, m in tokens if not m]
     assert seen.count(MASK) == sum(is_masked for is_masked, _ in groupby(masked))
-    assert all((a, b) != (MASK, MASK) for a, b in zip(seen, seen[1:], strict=False))
+    assert all((a, b) != (MASK, MASK) for a, b in pairwise(seen))
 
 
 def test_masks_cover_the_asked_share_of_tokens() -> None:

@@ -102,7 +102,7 @@ def test_modes_are_a_closed_table() -> None:
     for name in MODES:
         assert build_mode({"mode": name, "mask_rate": 0.3}).to_plain()["name"] == name
     assert build_mode({"mode": "masked", "mask_rate": 0.3}) == Masked(0.3)
-    with pytest.raises(InputError, match="'os.system'"):
+    with pytest.raises(InputError, match=r"'os\.system'"):
         build_mode({"mode": "os.system", "mask_rate": 0.3})
-    with pytest.raises(InputError, match="mask_rate is 1.0"):
+    with pytest.raises(InputError, match=r"mask_rate is 1\.0"):
         build_mode({"mode": "masked", "mask_rate": 1.0})

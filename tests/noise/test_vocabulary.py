@@ -21,7 +21,7 @@ from calib_ebm.shapes import Encoded
 
 
 class OtherTokenizer:
-    """Knows `words` under ids of its own; `cut_letters` makes it cut words it knows into letters."""
+    """Knows words under ids of its own; `cut_letters` makes it cut known words into letters."""
 
     def __init__(self, words: Sequence[str], cut_letters: bool = False) -> None:
         self.vocabulary = {"<end>": 0} | {w: i + 1 for i, w in enumerate(words)}

@@ -267,9 +267,9 @@ def test_both_labels_are_common_and_neither_is_sure() -> None:
     """Room for a classifier to be right, and room to be wrong: what the task exists for."""
     language, rng = Language(seed=0), np.random.default_rng(0)
     probs = np.array([language.label_probs(language.draw(rng))[1] for _ in range(1000)])
-    assert 0.3 < probs.mean() < 0.7
+    assert 0.2 < probs.mean() < 0.8
     best = np.maximum(probs, 1 - probs).mean()
-    assert 0.7 < best < 0.95
+    assert 0.65 < best < 0.97
 
 
 def test_the_seed_draws_train_and_leaves_dev(node: Node) -> None:

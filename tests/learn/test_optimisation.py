@@ -1,0 +1,124 @@
+"""What is decayed, and the schedule, against what transformers does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DebertaConfig,
+    DebertaForSequenceClassification,
+    get_linear_schedule_with_warmup,
+)
+
+from calib_ebm.energy.heads import ScalarEnergy
+from calib_ebm.energy.network import EnergyNetwork
+from calib_ebm.learn.optimisation import (
+    OptimOptions,
+    build_optimizer,
+    count_steps,
+    linear_schedule,
+    parameter_groups,
+    trainable,
+)
+
+SIZE = {
+    "vocab_size": 20,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "max_position_embeddings": 16,
+}
+
+
+def network(kind: str) -> EnergyNetwork:
+    torch.manual_seed(0)
+    classifier = (
+        BertForSequenceClassification(BertConfig(**SIZE))
+        if kind == "bert"
+        else DebertaForSequenceClassification(DebertaConfig(**SIZE))
+    )
+    return EnergyNetwork(classifier, ScalarEnergy(8))
+
+
+@pytest.mark.parametrize("kind", ["bert", "deberta"])
+def test_biases_and_norms_are_not_decayed_and_all_else_is(kind: str) -> None:
+    module = network(kind)
+    names = {id(p): name for name, p in module.named_parameters()}
+    decayed, plain = parameter_groups(module, 0.1)
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+    ours = {names[id(p)] for p in plain["params"]}
+    # The rule of the reference, on names: nothing with "bias" or "LayerNorm.weight" in it.
+    theirs = {name for name in names.values() if "bias" in name or "LayerNorm.weight" in name}
+    assert ours == theirs
+    assert {names[id(p)] for p in decayed["params"]} == set(names.values()) - theirs
+    some = {"bert": "energy.head.1.bias", "deberta": ".attention.self.q_bias"}[kind]
+    assert any(name.endswith(some) for name in ours)
+
+
+def test_any_normalisation_counts() -> None:
+    module = nn.Sequential(nn.BatchNorm1d(4), nn.GroupNorm(2, 4), nn.RMSNorm(4), nn.Linear(4, 4))
+    decayed, plain = parameter_groups(module, 0.5)
+    assert [p.shape for p in decayed["params"]] == [(4, 4)]
+    assert len(plain["params"]) == 2 + 2 + 1 + 1
+    (norm,) = parameter_groups(nn.LayerNorm(4), 0.5)[1:]  # the module itself, without a name
+    assert len(norm["params"]) == 2
+
+
+def test_what_is_frozen_is_in_neither_group() -> None:
+    module = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    module[0].requires_grad_(False)
+    decayed, plain = parameter_groups(module, 0.1)
+    assert [p.shape for p in (*decayed["params"], *plain["params"])] == [(2, 3), (2,)]
+    assert trainable(module.parameters()) == 2 * 3 + 2
+
+
+@given(st.integers(0, 30), st.integers(1, 60))
+def test_the_schedule_is_that_of_transformers(warmup: int, total: int) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_linear_schedule_with_warmup(optimizer, warmup, total).lr_lambdas[0]
+    for step in range(total + 3):
+        assert linear_schedule(step, warmup, total) == pytest.approx(theirs(step), abs=1e-12)
+
+
+def test_the_optimiser_is_as_set_and_follows_the_schedule() -> None:
+    options = OptimOptions(
+        lr=0.02, total_steps=6, warmup_steps=2, weight_decay=0.3, eps=1e-7, betas=(0.8, 0.95)
+    )
+    optimizer, scheduler = build_optimizer(nn.Linear(3, 2), options)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert {(g["eps"], g["betas"]) for g in optimizer.param_groups} == {(1e-7, (0.8, 0.95))}
+    assert [g["weight_decay"] for g in optimizer.param_groups] == [0.3, 0.0]
+    rates = []
+    for _ in range(6):
+        rates.append({g["lr"] for g in optimizer.param_groups})
+        optimizer.step()
+        scheduler.step()
+    expected = [0.0, 0.01, 0.02, 0.015, 0.01, 0.005]
+    assert [rate for (rate,) in rates] == pytest.approx(expected)
+    assert optimizer.param_groups[0]["lr"] == 0.0
+
+
+def test_a_step_decays_the_matrix_and_not_the_bias() -> None:
+    layer = nn.Linear(3, 2)
+    nn.init.ones_(layer.weight)
+    nn.init.ones_(layer.bias)
+    optimizer, scheduler = build_optimizer(layer, OptimOptions(0.1, 10, 0, weight_decay=0.5))
+    for parameter in layer.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    scheduler.step()
+    torch.testing.assert_close(layer.weight.data, torch.full((2, 3), 1 - 0.1 * 0.5))
+    assert torch.equal(layer.bias.data, torch.ones(2))
+
+
+def test_steps_are_counted() -> None:
+    assert count_steps(100, None, 3) == 300
+    assert count_steps(100, None, 0.25) == 25
+    assert count_steps(2, None, 0.1) == 1
+    assert count_steps(100, 7, 3) == 7  # max_steps comes first
