@@ -132,5 +132,7 @@ def fit(
     )
     # TQDM reads the width of the terminal once; a pipe has none.
     os.environ.setdefault("COLUMNS", "80")
+    # Pretrained models are loaded in evaluation mode, and Lightning would leave their dropout off.
+    module.train()
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     return trainer

@@ -75,8 +75,14 @@ def rows_needed(config: Mapping[str, Any], places: int, total: int) -> int:
     """
     if config["bank_size"] is not None:
         return int(config["bank_size"])
+    if not int(config["bank_epochs"]) >= 1:
+        raise InputError(
+            f"noise.bank_epochs is {config['bank_epochs']}.",
+            "a whole number from 1",
+            "Set noise.bank_epochs=4.",
+        )
     epochs = min(int(config["bank_epochs"]), -(-total // places))
-    return check_per_text(config["per_text"]) * places * max(1, epochs)
+    return check_per_text(config["per_text"]) * places * epochs
 
 
 def make_sampler(

@@ -162,6 +162,29 @@ def test_without_the_hub_it_is_said_what_to_do(pairs: list[Encoded], tokenizer: 
     assert "local folder" in caught.value.to_do
 
 
+@pytest.mark.parametrize("reachable", [False, True])
+def test_an_unreachable_hub_is_not_asked_again_and_again(
+    pairs: list[Encoded], tokenizer: Any, monkeypatch: pytest.MonkeyPatch, reachable: bool
+) -> None:
+    class Session:
+        def head(self, url: str, timeout: float) -> None:
+            if not reachable:
+                raise OSError("no route")
+
+    seen = []
+
+    def from_pretrained(name: str, local_files_only: bool) -> None:
+        seen.append(local_files_only)
+        raise OSError("not there")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("huggingface_hub.utils.get_session", Session)
+    monkeypatch.setattr("calib_ebm.noise.lm.AutoTokenizer.from_pretrained", from_pretrained)
+    with pytest.raises(InputError, match="not there"):
+        load_pretrained("gpt2", pairs, tokenizer, 2, masked=False)
+    assert seen == [not reachable]
+
+
 def test_a_folder_without_a_model_is_refused_with_what_it_holds(
     pairs: list[Encoded], tokenizer: Any, tmp_path: Path
 ) -> None:

@@ -243,8 +243,9 @@ def test_the_bank_is_as_large_as_training_needs() -> None:
     assert rows_needed(config, places=100, total=150) == 3 * 100 * 2
     assert rows_needed(config, places=70, total=70) == 3 * 70
     assert rows_needed(config | {"bank_size": 17}, places=70, total=70) == 17
-    with pytest.raises(InputError, match="noise.per_text"):
-        rows_needed(config | {"per_text": 0}, places=70, total=70)
+    for bad in ("per_text", "bank_epochs"):
+        with pytest.raises(InputError, match=f"noise.{bad}"):
+            rows_needed(config | {bad: 0}, places=70, total=70)
 
 
 def _hold(folder: Path, held: Any, release: Any) -> None:
