@@ -18,14 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from calib_ebm.config_path import conf_dir
 from calib_ebm.errors import InputError, Interrupted, TrainingFailed
+from calib_ebm.ranks import is_first_process
 
 Task = Callable[[dict[str, Any]], None]
-
-
-def is_first_process() -> bool:
-    """Whether this is the process that speaks and writes, of however many there are."""
-    ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-    return all(rank == "0" for rank in ranks)
 
 
 def say(line: str) -> None:

@@ -30,8 +30,8 @@ class InputError(ValueError):
 
 
 class Interrupted(RuntimeError):
-    """The person stopped the work (Ctrl-C); a state to go on from has been written. Exit code 130."""
+    """The person stopped the work (Ctrl-C); a state to go on from is written. Exit code 130."""
 
 
 class TrainingFailed(RuntimeError):
-    """Training cannot go on (a non-finite loss, say); the last good checkpoint is kept. Exit code 3."""
+    """Training cannot go on (a non-finite loss); the last good checkpoint is kept. Exit code 3."""

@@ -5,7 +5,8 @@ Axis letters, used as suffixes of tensor names (`logits_BC` is a B by C tensor):
     B texts in a batch      T tokens of a text      V vocabulary     C classes
     K noise texts per text  H hidden width          M bins           N texts of a set
 
-A text travels as `Example` (words), `Encoded` (content token ids) and `TokenBatch` (padded tensors).
+A text travels as `Example` (words), `Encoded` (content token ids) and `TokenBatch` (padded
+tensors).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ class Example(NamedTuple):
     """One labelled text, or pair of texts, as it was written."""
 
     id: str
-    """Unique within the task and stable between runs, e.g. `dev-17` (split and row of the source)."""
+    """Unique within the task and stable between runs: split and row, e.g. `dev-17`."""
     text: str
     text_pair: str | None
     label: int
@@ -27,7 +28,7 @@ class Example(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """One text, or pair, as content token ids: no special tokens, already cut to the length budget."""
+    """One text, or pair, as content token ids: no special tokens, already cut in length."""
 
     ids_a: list[int]
     ids_b: list[int] | None

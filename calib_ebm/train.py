@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from calib_ebm.command import is_first_process, run_command, say, show_report
+from calib_ebm.command import run_command, say, show_report
+from calib_ebm.ranks import is_first_process
 
 
 def train(config: dict[str, Any]) -> None:

@@ -2,14 +2,13 @@
 
     python scripts/compare_energies.py 'runs/embedded-*' > table.md
 
-Prints Markdown: a row for each energy (and noise) with means over seeds, and the paired difference to `none`
-with a 95% Student interval over seeds.
+Prints Markdown: a row for each energy (and noise) with means over seeds, and the paired difference
+to `none` with a 95% Student interval over seeds.
 """
 
 from __future__ import annotations
 
 import argparse
-import glob
 import json
 import sys
 from collections import defaultdict
@@ -29,10 +28,15 @@ COLUMNS = {
 BASELINE = ("none", "")
 
 
+def matching(pattern: str) -> list[Path]:
+    """The folders of a path, or of a pattern below this folder."""
+    return [Path(pattern)] if Path(pattern).is_dir() else list(Path().glob(pattern))
+
+
 def read(patterns: list[str]) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:
     """Metrics of finished runs by (energy, noise) and seed."""
     found: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
-    for folder in sorted({Path(p) for pattern in patterns for p in glob.glob(pattern)}):
+    for folder in sorted({p for pattern in patterns for p in matching(pattern)}):
         run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         if run["status"] != "complete":
             print(f"left out, not finished: {folder}", file=sys.stderr)
@@ -47,7 +51,9 @@ def read(patterns: list[str]) -> dict[tuple[str, str], dict[int, dict[str, Any]]
     return found
 
 
-def cell(name: str, of: dict[int, dict[str, Any]], baseline: dict[int, dict[str, Any]] | None) -> str:
+def cell(
+    name: str, of: dict[int, dict[str, Any]], baseline: dict[int, dict[str, Any]] | None
+) -> str:
     """Mean over seeds, and the paired difference to the baseline."""
     values = [m[name] for m in of.values() if m.get(name) is not None]
     if not values:
@@ -65,9 +71,13 @@ def cell(name: str, of: dict[int, dict[str, Any]], baseline: dict[int, dict[str,
 def table(found: dict[tuple[str, str], dict[int, dict[str, Any]]]) -> str:
     """The rows as Markdown."""
     baseline = found.get(BASELINE)
-    names = [n for n in COLUMNS if any(COLUMNS[n] in m for of in found.values() for m in of.values())]
+    names = [
+        n for n in COLUMNS if any(COLUMNS[n] in m for of in found.values() for m in of.values())
+    ]
     lines = [
-        "| energy | noise | seeds | " + " | ".join(names) + " | NCE accuracy | seconds of training |",
+        "| energy | noise | seeds | "
+        + " | ".join(names)
+        + " | NCE accuracy | seconds of training |",
         "|---" * (len(names) + 5) + "|",
     ]
     for key, of in sorted(found.items(), key=lambda item: (item[0] != BASELINE, item[0])):
@@ -76,7 +86,9 @@ def table(found: dict[tuple[str, str], dict[int, dict[str, Any]]]) -> str:
         nce = cell("nce/accuracy", of, None)
         seconds = f"{fmean(m['train_seconds'] for m in of.values()):.0f}"
         energy, noise = key
-        lines.append(f"| {energy} | {noise or '-'} | {len(of)} | {' | '.join(cells)} | {nce} | {seconds} |")
+        lines.append(
+            f"| {energy} | {noise or '-'} | {len(of)} | {' | '.join(cells)} | {nce} | {seconds} |"
+        )
     return "\n".join(lines)
 
 

@@ -22,6 +22,7 @@ COMMANDS = ("command", "train", "evaluate", "tune_noise", "draw_noise")
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "shapes": set(),
+    "ranks": set(),
     "config_path": {"errors"},
     "text": {"shapes", "errors"},
     "tokens": {"shapes", "errors", "text"},

@@ -41,7 +41,7 @@ class _PlacedTexts(Dataset[tuple[int, Encoded, Sequence[Encoded]]]):
     def __len__(self) -> int:
         return len(self.texts)
 
-    def __getitem__(self, place: Place) -> tuple[int, Encoded, Sequence[Encoded]]:  # type: ignore[override]  # rows are asked for by place
+    def __getitem__(self, place: Place) -> tuple[int, Encoded, Sequence[Encoded]]:
         row = place[0]
         return row, self.texts[row], self.noise_for(place) if self.noise_for is not None else ()
 
@@ -65,7 +65,7 @@ def evaluation_loader(
     rank: int = 0,
     world: int = 1,
 ) -> DataLoader[JointBatch]:
-    """Every text once over all ranks (Lightning's own sampler would repeat some to even ranks out)."""
+    """Every text once over all ranks; Lightning's own sampler would repeat some of them."""
     lengths = [len(t.ids_a) + len(t.ids_b or ()) for t in texts]
     return DataLoader(
         _Texts(texts),  # type: ignore[arg-type]  # collate turns items into JointBatch

@@ -14,7 +14,13 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers.logger import Logger
 
 from calib_ebm.errors import InputError
-from calib_ebm.learn.callbacks import KeepLast, LineProgress, StepBar, checkpoint_step, last_checkpoint
+from calib_ebm.learn.callbacks import (
+    KeepLast,
+    LineProgress,
+    StepBar,
+    checkpoint_step,
+    last_checkpoint,
+)
 from calib_ebm.learn.data import JointData
 from calib_ebm.learn.history import HistoryLogger
 from calib_ebm.learn.joint import JointModule
@@ -68,8 +74,8 @@ def build_trainer(
             max_steps=steps,
             gradient_clip_val=config["gradient_clip_val"],
             val_check_interval=max(1, steps // max(1, int(config["measurements"]))),
-            # The training is one epoch to Lightning, whose count over epochs is one too high after a
-            # checkpoint written at the start of a step; its count within the epoch is right.
+            # The training is one epoch to Lightning, whose count over epochs is one too high after
+            # a checkpoint written at the start of a step; its count within the epoch is right.
             check_val_every_n_epoch=1,
             num_sanity_val_steps=0,
             log_every_n_steps=max(1, min(int(config["log_every"]), steps)),

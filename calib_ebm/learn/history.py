@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +17,8 @@ FIRST_COLUMNS = ("step", "loss/total", "loss/ce", "loss/nce")
 class HistoryLogger(Logger):
     """Collects logged values by step and writes them as one CSV file, atomically.
 
-    A resumed run takes up the rows of the steps that its checkpoint holds and drops later ones, so that the
-    file reads as if nothing had happened.
+    A resumed run takes up the rows of the steps that its checkpoint holds and drops later ones, so
+    that the file reads as if nothing had happened.
 
     Args:
         path: of the CSV file.
@@ -57,7 +56,9 @@ class HistoryLogger(Logger):
         row.update({k: repr(float(v)) for k, v in metrics.items() if k != "epoch"})
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
         """Nothing: the resolved configuration is config.yaml."""
 
     @rank_zero_only
@@ -71,7 +72,7 @@ class HistoryLogger(Logger):
             writer = csv.DictWriter(file, ["step", *columns], restval="")
             writer.writeheader()
             writer.writerows({"step": str(s)} | row for s, row in sorted(self.rows.items()))
-        os.replace(part, self.path)
+        part.replace(self.path)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -1,6 +1,7 @@
 """The stage that measures: scores of held-out texts and noise, the temperature, every estimate.
 
-What it writes is the run folder's contract (`report/files.py`); the page is made from those files alone.
+What it writes is the run folder's contract (`report/files.py`); the page is made from those files
+alone.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Scored:
 def score_set(classifier: EnergyClassifier, texts: Sequence[Encoded]) -> Scored:
     """Score texts, each on one rank and each once; every rank gets all of it.
 
-    Ranks share the work by turns in the order of lengths; what they gather is put back by row, so that no
-    sampler can repeat a text and the numbers do not depend on how many ranks there are.
+    Ranks share the work by turns in the order of lengths; what they gather is put back by row, so
+    that no sampler can repeat a text and the numbers do not depend on how many ranks there are.
     """
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     rank = torch.distributed.get_rank() if distributed else 0
@@ -179,7 +180,11 @@ def _energy_metrics(measured: Measured, per_text: int) -> dict[str, float]:
         return metrics
     noise_N = measured.noise.energy_N
     metrics |= mean_estimate("energy/noise", noise_N)
-    return metrics | _difference("energy/gap", data_N, noise_N) | _told_apart(data_N, noise_N, per_text)
+    return (
+        metrics
+        | _difference("energy/gap", data_N, noise_N)
+        | _told_apart(data_N, noise_N, per_text)
+    )
 
 
 def _difference(name: str, data_N: Tensor, noise_N: Tensor) -> dict[str, float]:
@@ -212,7 +217,7 @@ def _told_apart(data_N: Tensor, noise_N: Tensor, per_text: int) -> dict[str, flo
 def _true_energy_metrics(
     measured: Measured, true_energies: tuple[np.ndarray, np.ndarray] | None
 ) -> dict[str, float]:
-    """Correlation of learned and exact energy over held-out texts and noise, where both are finite."""
+    """Correlation of learned and exact energy over held-out texts and noise, where finite."""
     if true_energies is None or measured.noise is None:
         return {}
     if measured.test.energy_N is None or measured.noise.energy_N is None:

@@ -83,9 +83,9 @@ class NoiseSupply:
     def true_energies(self, material: Material) -> tuple[np.ndarray, np.ndarray] | None:
         """The exact -log(P_D / P_N) of the test half and of held-out noise, in nats.
 
-        Known where the language is known and P_N has no prefix to sum over. Infinite where only one of the two
-        can write the text: the sampling filter gives many texts probability 0, and noise of
-        another segmentation than the tokenizer's is no text of the language.
+        Known where the language is known and P_N has no prefix to sum over. Infinite where only
+        one of the two can write the text: the sampling filter gives many texts probability 0, and
+        noise of another segmentation than the tokenizer's is no text of the language.
         """
         language = material.task.truth
         mode = self.sampler.mode
@@ -105,9 +105,7 @@ class NoiseSupply:
             energies.append(log_p_noise_N - log_p_data_N)
         return energies[0], energies[1]
 
-    def write_samples(
-        self, folder: Path, material: Material, energy_N: Tensor | None
-    ) -> None:
+    def write_samples(self, folder: Path, material: Material, energy_N: Tensor | None) -> None:
         """Write some held-out noise beside the texts that it was drawn around."""
         sources = self.held_out_bank.sources
         samples = []
@@ -131,7 +129,7 @@ def _words(material: Material, text: Encoded) -> str:
 
 
 def _prefix(sampler: Sampler, material: Material, number: int) -> str | None:
-    """What a sample was drawn around, gaps shown as an ellipsis; None for noise without a prefix."""
+    """What a sample was drawn around, gaps shown as [...]; None for noise without a prefix."""
     mode = sampler.mode
     if not mode.uses_source or mode.fills_in:
         return None
@@ -250,8 +248,9 @@ def supply_noise(
     places = _places(plan)
     if len(bank) < per_text * plan.texts:
         recorder.note(
-            f"The bank holds {len(bank)} noise texts and training takes {per_text * plan.texts}: each is seen "
-            f"about {per_text * plan.texts / len(bank):.1f} times, never twice in an epoch."
+            f"The bank holds {len(bank)} noise texts and training takes {per_text * plan.texts}: "
+            f"each is seen about {per_text * plan.texts / len(bank):.1f} times, never twice in an "
+            "epoch."
         )
     metrics = {}
     if lm.manifest["perplexity"] is not None:

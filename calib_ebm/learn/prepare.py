@@ -57,8 +57,8 @@ def load_material(config: Config) -> Material:
         encoded[name], cut = encode_examples(tokenizer, examples)
         if cut:
             notes.append(
-                f"{cut} of {len(examples)} texts of {name} were longer than {tokenizer.max_length} tokens "
-                "and were cut (task.max_length)."
+                f"{cut} of {len(examples)} texts of {name} were longer than "
+                f"{tokenizer.max_length} tokens and were cut (task.max_length)."
             )
     return Material(task, tokenizer, **encoded, notes=tuple(notes))
 
@@ -107,7 +107,7 @@ def build_network(config: Config, material: Material) -> EnergyNetwork:
     longest = longest_input(classifier)
     if longest is not None and tokenizer.max_length > longest:
         raise InputError(
-            f"task.max_length is {tokenizer.max_length}, and {name} takes {longest} tokens at most.",
+            f"task.max_length is {tokenizer.max_length}; {name} takes {longest} tokens at most.",
             f"8 to {longest}",
             f"Set task.max_length={longest}; longer texts are cut and counted.",
         )
@@ -172,7 +172,7 @@ def plan_training(config: Config, material: Material) -> Plan:
 
 
 def _warmup(given: int | None, recipe: Config, steps: int) -> int:
-    """Warm-up steps: as given, else the recipe's, scaled when the training is not as long as the recipe's."""
+    """Warm-up steps: as given, else the recipe's, scaled to the length of this training."""
     if given is not None:
         return int(given)
     if recipe.get("warmup_steps") is not None and recipe.get("max_steps") is not None:

@@ -1,18 +1,16 @@
 """The main job, stage by stage; each is skipped when what it makes is already there.
 
-    read and encode -> tune and draw the noise -> train jointly -> measure -> report
+read and encode -> tune and draw the noise -> train jointly -> measure -> report
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities import rank_zero_only
 
 from calib_ebm.classifier import FACTS, EnergyClassifier
 from calib_ebm.errors import InputError, Interrupted
@@ -27,6 +25,7 @@ from calib_ebm.learn.prepare import Material, Plan, build_network, load_material
 from calib_ebm.learn.quiet import quieten
 from calib_ebm.learn.record import RunRecorder, command_line, git_commit, versions
 from calib_ebm.loss.joint import JointLoss
+from calib_ebm.ranks import is_first_process
 from calib_ebm.report.page import write_report
 
 Config = Mapping[str, Any]
@@ -50,7 +49,7 @@ def run(config: Config, say: Say) -> Path:
     """
     quieten()
     folder = run_folder(config)
-    first = rank_zero_only.rank == 0
+    first = is_first_process()
     if first and is_complete(folder) and not config["overwrite"]:
         open_run(config, folder)
         say("This run is finished already; nothing was done (overwrite=true runs it again).")
@@ -98,7 +97,7 @@ def _stages(config: Config, folder: Path, recorder: RunRecorder, say: Say) -> No
     classifier = _trained(config, material, plan, supply, folder, recorder, say)
     with recorder.stage("measure"):
         _measure(config, material, supply, classifier, folder, recorder)
-    if rank_zero_only.rank == 0:
+    if is_first_process():
         with recorder.stage("report"):
             recorder.set(status="complete")
             write_report(folder)
@@ -141,7 +140,7 @@ def _trained(
             seed=int(config["seed"]),
             workers=int(config["trainer"]["workers"]),
         )
-        first = rank_zero_only.rank == 0
+        first = is_first_process()
         dashboard = build_dashboard(config["logger"], folder, config) if first else None
         trainer = fit(module, data, config["trainer"], folder, dashboard, say)
         network.to(trainer.strategy.root_device)
@@ -166,7 +165,7 @@ def _publish(classifier: EnergyClassifier, model: Path) -> None:
             "a disk with space left",
             "Make space and give the same command again; training goes on from its checkpoint.",
         ) from error
-    os.replace(part, model)
+    part.replace(model)
 
 
 def _wait_for_all(trainer: pl.Trainer) -> None:
@@ -187,7 +186,7 @@ def _measure(
         test=score_set(classifier, material.test),
         noise=score_set(classifier, supply.held_out) if supply is not None else None,
     )
-    if rank_zero_only.rank != 0:
+    if not is_first_process():
         return
     further: dict[str, float] = {}
     true_energies = None
@@ -210,5 +209,3 @@ def _measure(
     classifier.write_facts(folder / "model")
     recorder.set(temperature=temperature)
     recorder.note(*notes)
-
-

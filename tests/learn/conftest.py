@@ -35,7 +35,7 @@ Settings = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Compose `train` from the real files with overrides; a run folder and a cache below tmp_path."""
+    """Compose `train` from the real files with overrides; folders lie below tmp_path."""
     OmegaConf.register_new_resolver("noise_default", noise_default, replace=True)
 
     def build(*overrides: str, run: str = "run") -> dict[str, Any]:

@@ -28,9 +28,7 @@ def quiet(_: str) -> None:
     """Nobody listens."""
 
 
-def at_step(
-    monkeypatch: pytest.MonkeyPatch, step: int, action: Callable[[], Any]
-) -> None:
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, action: Callable[[], Any]) -> None:
     """Let `action` happen within the training step `step`."""
     original = JointModule.training_step
 
@@ -52,8 +50,14 @@ def test_a_run_leaves_the_contract(settings: Settings, energy: str) -> None:
     folder = run(settings(f"energy={energy}"), quiet)
     there = {p.name for p in folder.iterdir()}
     expected = {
-        "config.yaml", "run.json", "metrics.json", "history.csv", "predictions.parquet",
-        "model", "report.html", "truth.parquet",
+        "config.yaml",
+        "run.json",
+        "metrics.json",
+        "history.csv",
+        "predictions.parquet",
+        "model",
+        "report.html",
+        "truth.parquet",
     }
     if energy != "none":
         expected |= {"energies.parquet", "noise_samples.jsonl"}
@@ -61,7 +65,13 @@ def test_a_run_leaves_the_contract(settings: Settings, energy: str) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     for prefix in ("test", "test_calibrated"):
         for name in (
-            "cls/acc", "cal/ece", "cal/ece_classwise", "cal/ece_pooled", "nll", "brier", "cal/true",
+            "cls/acc",
+            "cal/ece",
+            "cal/ece_classwise",
+            "cal/ece_pooled",
+            "nll",
+            "brier",
+            "cal/true",
         ):
             low, value, high = (metrics[f"{prefix}/{name}{end}"] for end in ("/low", "", "/high"))
             assert low <= value <= high, name
@@ -84,13 +94,17 @@ def test_predictions_are_the_saved_model_s(settings: Settings) -> None:
     classifier = EnergyClassifier.from_pretrained(folder / "model")
     logits, energy = classifier.score(texts)
     assert energy is not None and table.energy_N is not None
-    torch.testing.assert_close(logits.double(), torch.from_numpy(table.logits_NC), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        logits.double(), torch.from_numpy(table.logits_NC), atol=1e-5, rtol=0
+    )
     torch.testing.assert_close(energy.double(), torch.from_numpy(table.energy_N), atol=1e-5, rtol=0)
     plain = AutoModelForSequenceClassification.from_pretrained(folder / "model").eval()
     tokens = AutoTokenizer.from_pretrained(folder / "model")(texts[:1], return_tensors="pt")
     torch.testing.assert_close(plain(**tokens).logits[0], logits[0], atol=1e-5, rtol=0)
     halves = dict(zip(table.ids, table.splits, strict=True))
-    assert {halves[e.id] for e in task.fit} == {"fit"} and {halves[e.id] for e in task.test} == {"test"}
+    assert {halves[e.id] for e in task.fit} == {"fit"} and {halves[e.id] for e in task.test} == {
+        "test"
+    }
 
 
 @pytest.mark.parametrize("step", [3, 4, 7])
@@ -121,7 +135,9 @@ def test_another_seed_gives_other_weights(settings: Settings) -> None:
     one = run(settings("energy=none", run="one"), quiet)
     two = run(settings("energy=none", "seed=2", run="two"), quiet)
     ours, theirs = (load_file(f / "model" / "model.safetensors") for f in (one, two))
-    assert any(not torch.equal(ours[n], theirs[n]) for n in ours if ours[n].shape == theirs[n].shape)
+    assert any(
+        not torch.equal(ours[n], theirs[n]) for n in ours if ours[n].shape == theirs[n].shape
+    )
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -158,7 +174,9 @@ def test_a_non_finite_loss_stops_and_keeps_the_checkpoint(
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"
     kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert kept["global_step"] == 4
-    assert all(torch.isfinite(v).all() for v in kept["state_dict"].values() if v.is_floating_point())
+    assert all(
+        torch.isfinite(v).all() for v in kept["state_dict"].values() if v.is_floating_point()
+    )
     assert read_run(run(config, quiet)).run.status == "complete"
 
 
@@ -196,7 +214,9 @@ def test_a_folder_of_other_settings_is_refused(settings: Settings) -> None:
         ("encoder.name_or_path=no/such", "No tokenizer could be loaded"),
     ],
 )
-def test_what_cannot_be_is_refused_with_advice(settings: Settings, override: str, said: str) -> None:
+def test_what_cannot_be_is_refused_with_advice(
+    settings: Settings, override: str, said: str
+) -> None:
     with pytest.raises(InputError) as refused:
         run(settings("energy=none", override), quiet)
     assert said in str(refused.value) and "to do:" in str(refused.value)

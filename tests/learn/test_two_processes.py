@@ -26,7 +26,12 @@ STILL = ("encoder.small.dropout=0", "energy.dropout=0", "energy=scalar", "traine
 def train(overrides: list[str], folder: Path, cache: Path) -> str:
     """Run the command as a person does; what it said."""
     command = [
-        sys.executable, "-m", "calib_ebm.train", f"run_dir={folder}", f"cache_dir={cache}", *overrides,
+        sys.executable,
+        "-m",
+        "calib_ebm.train",
+        f"run_dir={folder}",
+        f"cache_dir={cache}",
+        *overrides,
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cache.parent)
     assert done.returncode == 0, done.stderr
@@ -60,7 +65,9 @@ class Stub:
 
 
 def _rank(rank: int, world: int, rendezvous: str, texts: list[Encoded], out: str) -> None:
-    torch.distributed.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=world)
+    torch.distributed.init_process_group(
+        "gloo", f"file://{rendezvous}", rank=rank, world_size=world
+    )
     scored: Scored = score_set(Stub(), texts)  # type: ignore[arg-type]  # a stub
     torch.save([scored.logits_NC, scored.energy_N], f"{out}-{rank}.pt")
     torch.distributed.destroy_process_group()

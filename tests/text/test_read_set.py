@@ -14,9 +14,8 @@ COLUMNS = {"text": "sentence", "text_pair": None, "label": "label"}
 
 
 def jsonl(path: Path, *labels: object) -> Path:
-    path.write_text(
-        "".join(json.dumps({"sentence": f"text {i}", "label": y}) + "\n" for i, y in enumerate(labels))
-    )
+    rows = [{"sentence": f"text {i}", "label": label} for i, label in enumerate(labels)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
