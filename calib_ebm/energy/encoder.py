@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import constants
-from huggingface_hub.utils import get_session
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -23,11 +21,10 @@ from transformers import (
 from transformers.utils import logging as hf_logging
 
 from calib_ebm.errors import InputError
+from calib_ebm.hub import must_be_local
 
 SMALL = "small"
 """The value of `encoder.name_or_path` that means: build a small RoBERTa from `encoder.small`."""
-PATIENCE = 5.0
-"""Seconds to wait for the Hub's first answer."""
 
 
 def hush() -> None:
@@ -97,7 +94,7 @@ def load_encoder(name_or_path: str, labels: Sequence[str], options: Mapping[str,
     """
     try:
         # What a folder holds is not executed, and nothing is asked.
-        safely = {"local_files_only": _must_be_local(name_or_path), "trust_remote_code": False}
+        safely = {"local_files_only": must_be_local(name_or_path), "trust_remote_code": False}
         config = AutoConfig.from_pretrained(name_or_path, **safely, **_names(labels))
         for key, value in options.items():
             if value is not None and hasattr(config, key):
@@ -120,17 +117,6 @@ def load_encoder(name_or_path: str, labels: Sequence[str], options: Mapping[str,
             f"or {SMALL!r} for a small RoBERTa with random weights",
             _advice(Path(name_or_path)),
         ) from error
-
-
-def _must_be_local(name_or_path: str) -> bool:
-    """As `calib_ebm.tokens.tokenizer.must_be_local`, which this room may not import."""
-    if Path(name_or_path).is_dir():
-        return True
-    try:
-        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
-    except Exception:  # of whichever layer: only what is cached remains
-        return True
-    return False
 
 
 def _advice(folder: Path) -> str:

@@ -26,13 +26,13 @@ from transformers import (
 from transformers.utils import logging as hf_logging
 
 from calib_ebm.errors import InputError
+from calib_ebm.hub import must_be_local
 from calib_ebm.noise.source import (
     SMALL,
     LmTokenizer,
     MlmFrame,
     cannot_load,
     first_line,
-    must_be_local,
 )
 from calib_ebm.noise.vocabulary import (
     DECODE_ENCODE,
@@ -47,6 +47,8 @@ from calib_ebm.shapes import Encoded
 from calib_ebm.tokens.tokenizer import TextTokenizer
 
 VOCABULARY = "vocabulary.json"
+SAFELY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""How folders are loaded: no code of theirs is run, nothing is asked, nothing is downloaded."""
 
 
 class NoiseLm(nn.Module):
@@ -144,12 +146,13 @@ class NoiseLm(nn.Module):
             plain = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
             translator = None
             if plain["token_path"] == DECODE_ENCODE:
-                hf = AutoTokenizer.from_pretrained(folder / "tokenizer")
+                hf = AutoTokenizer.from_pretrained(folder / "tokenizer", **SAFELY)
                 translator = Translator(tokenizer, LmTokenizer(hf))
             kind = AutoModelForCausalLM if plain["frame"] is None else AutoModelForMaskedLM
             with _no_bars():
-                model = kind.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
+                model = kind.from_pretrained(folder, dtype=torch.float32, **SAFELY)
+        # Half-written files raise errors of every kind; all mean the same to the person.
+        except Exception as error:
             raise InputError(
                 f"The noise model in {folder} cannot be read ({first_line(error)}).",
                 "a folder as noise tuning writes it",
@@ -271,10 +274,10 @@ def load_pretrained(
     """
     kind: Any = AutoModelForMaskedLM if masked else AutoModelForCausalLM
     try:
-        local = not Path(name).is_dir() and must_be_local(name)
-        hf = AutoTokenizer.from_pretrained(name, local_files_only=local)
-        model = kind.from_pretrained(name, dtype=torch.float32, local_files_only=local)
-    except (OSError, ValueError, KeyError) as error:
+        safely = SAFELY | {"local_files_only": must_be_local(name)}
+        hf = AutoTokenizer.from_pretrained(name, **safely)
+        model = kind.from_pretrained(name, dtype=torch.float32, **safely)
+    except Exception as error:  # of every kind, as above
         raise cannot_load(name, masked, error) from error
     lm_tokenizer = LmTokenizer(hf)
     vocabulary = matched_vocabulary(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,34 +32,20 @@ class LmTokenizer:
         self.hf = hf
         self.vocabulary: dict[str, int] = dict(hf.get_vocab())
         self.special_ids: frozenset[int] = frozenset(hf.all_special_ids)
+        # GPT-2 has one special token for everything, the unknown too, which its bytes never need.
+        ends = {hf.bos_token_id, hf.eos_token_id}
+        self._never_content = self.special_ids - ({hf.unk_token_id} - ends)
 
     def encode_pieces(self, text: str) -> list[int]:
-        """Content ids of a text."""
-        return self.hf(text, add_special_tokens=False, verbose=False)["input_ids"]
+        """Content ids of a text; `<|endoftext|>` spelt out in it is a word like any other."""
+        ids = self.hf(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
+        return [token for token in ids["input_ids"] if token not in self._never_content]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of content ids."""
         return self.hf.decode(
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-
-
-def must_be_local(name: str) -> bool:
-    """Whether to look in the cache only.
-
-    The Hub client tries an unreachable Hub for most of a minute, twice; one short request tells
-    before.
-    """
-    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
-        return True
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    try:
-        get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:  # of whichever HTTP client is in use
-        return True
-    return False
 
 
 def cannot_load(name: str, masked: bool, error: Exception) -> InputError:

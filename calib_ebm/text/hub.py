@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from calib_ebm.errors import InputError
+from calib_ebm.hub import answers
 from calib_ebm.text.glue import GlueTask, Split
 from calib_ebm.text.labels import label_index
 from calib_ebm.text.rows import Reading, Row, kept, to_examples
 
 REPOSITORY = "nyu-mll/glue"
-PATIENCE = 5.0
-"""Seconds to wait for the Hub's first answer."""
 
 
 def read_hub(task: GlueTask) -> dict[str, Split]:
@@ -30,7 +29,7 @@ def _load(task: GlueTask) -> Any:
     import datasets
 
     hub_name = task.hub_name or task.name
-    with _offline(not _answers()):
+    with _offline(not answers()):
         try:
             return datasets.load_dataset(REPOSITORY, hub_name)
         # Each layer below has errors of its own (network, cache, disk, authorization): all of them
@@ -43,18 +42,6 @@ def _load(task: GlueTask) -> Any:
                 f"Set task.data_dir= to the classic GLUE download's folder {task.folder}, "
                 "or run this once with network.",
             ) from error
-
-
-def _answers() -> bool:
-    """Whether the Hub can be reached, asked once: the library itself retries for up to minutes."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    try:
-        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
-    except Exception:  # whatever is wrong, the copy on disk is what remains
-        return False
-    return True
 
 
 @contextmanager

@@ -14,19 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants
-from huggingface_hub.utils import get_session
 from tokenizers.implementations import ByteLevelBPETokenizer
 from transformers import AutoTokenizer, RobertaTokenizer
 
 from calib_ebm.errors import InputError
+from calib_ebm.hub import must_be_local
 from calib_ebm.shapes import Encoded, Example
 
 ROBERTA_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 FEWEST_PIECES = 8
 """Fewer pieces than these, special tokens aside, are no vocabulary."""
-PATIENCE = 5.0
-"""Seconds to wait for the Hub's first answer."""
 
 
 @dataclass(frozen=True)
@@ -219,20 +216,6 @@ def load_tokenizer(name_or_path: str) -> Any:
     if pieces < FEWEST_PIECES:
         raise _not_loaded(name_or_path, "there is no vocabulary")
     return tokenizer
-
-
-def must_be_local(name_or_path: str) -> bool:
-    """Whether to look on this machine only: for a folder, or when the Hub does not answer.
-
-    It is asked once and briefly, because the libraries retry for most of a minute.
-    """
-    if Path(name_or_path).is_dir():
-        return True
-    try:
-        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
-    except Exception:  # of whichever layer: only what is cached remains
-        return True
-    return False
 
 
 def _not_loaded(name_or_path: str, cause: str) -> InputError:

@@ -220,3 +220,21 @@ def test_what_cannot_be_is_refused_with_advice(
     with pytest.raises(InputError) as refused:
         run(settings("energy=none", override), quiet)
     assert said in str(refused.value) and "to do:" in str(refused.value)
+
+
+def test_a_pretrained_encoder_trains_with_dropout(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # from_pretrained leaves models in evaluation mode, and so would Lightning.
+    first = run(settings("energy=none", run="first"), quiet)
+    modes: set[bool] = set()
+    original = JointModule.training_step
+
+    def recording(self: JointModule, batch: Any, batch_idx: int) -> Any:
+        modes.update(m.training for m in self.modules() if isinstance(m, torch.nn.Dropout))
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(JointModule, "training_step", recording)
+    encoder = f"encoder.name_or_path={first / 'model'}"
+    run(settings("energy=scalar", encoder, "trainer.max_steps=2", run="second"), quiet)
+    assert modes == {True}

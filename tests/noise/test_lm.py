@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from calib_ebm.noise.lm import NoiseLm, SmallOptions, build_noise_lm, load_pretr
 from calib_ebm.noise.masking import stream
 from calib_ebm.noise.modes import Lengths, Masked, MlmFill
 from calib_ebm.noise.sampler import Sampler
-from calib_ebm.noise.source import lm_source
+from calib_ebm.noise.source import LmTokenizer, lm_source
 from calib_ebm.shapes import Encoded
 
 Build = Callable[..., NoiseLm]
@@ -162,27 +163,51 @@ def test_without_the_hub_it_is_said_what_to_do(pairs: list[Encoded], tokenizer: 
     assert "local folder" in caught.value.to_do
 
 
-@pytest.mark.parametrize("reachable", [False, True])
-def test_an_unreachable_hub_is_not_asked_again_and_again(
-    pairs: list[Encoded], tokenizer: Any, monkeypatch: pytest.MonkeyPatch, reachable: bool
+@pytest.mark.parametrize("local", [False, True])
+def test_where_to_look_is_asked_once_and_no_code_is_trusted(
+    pairs: list[Encoded], tokenizer: Any, monkeypatch: pytest.MonkeyPatch, local: bool
 ) -> None:
-    class Session:
-        def head(self, url: str, timeout: float) -> None:
-            if not reachable:
-                raise OSError("no route")
-
     seen = []
 
-    def from_pretrained(name: str, local_files_only: bool) -> None:
-        seen.append(local_files_only)
+    def from_pretrained(name: str, **kwargs: Any) -> None:
+        seen.append(kwargs)
         raise OSError("not there")
 
-    monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setattr("huggingface_hub.utils.get_session", Session)
+    monkeypatch.setattr("calib_ebm.noise.lm.must_be_local", lambda name: local)
     monkeypatch.setattr("calib_ebm.noise.lm.AutoTokenizer.from_pretrained", from_pretrained)
     with pytest.raises(InputError, match="not there"):
         load_pretrained("gpt2", pairs, tokenizer, 2, masked=False)
-    assert seen == [not reachable]
+    assert seen == [{"local_files_only": local, "trust_remote_code": False}]
+
+
+def test_half_written_weights_are_refused(
+    pairs: list[Encoded], tokenizer: Any, tmp_path: Path
+) -> None:
+    folder = save_lm(tmp_path / "lm", WORDS)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(InputError, match="No autoregressive noise model could be loaded"):
+        load_pretrained(str(folder), pairs, tokenizer, 2, masked=False)
+
+
+def test_code_in_a_folder_is_neither_run_nor_asked_about(
+    pairs: list[Encoded], tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_lm(tmp_path / "lm", WORDS)
+    ours = {"AutoConfig": "code.C", "AutoModelForCausalLM": "code.M"}
+    config = {"model_type": "unheard-of", "auto_map": ours}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "code.py").write_text("raise SystemExit('this was run')\n")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question was asked"))
+    with pytest.raises(InputError, match="No autoregressive noise model could be loaded"):
+        load_pretrained(str(folder), pairs, tokenizer, 2, masked=False)
+
+
+def test_a_text_that_spells_out_a_special_token_does_not_hold_it(tmp_path: Path) -> None:
+    hf = PreTrainedTokenizerFast.from_pretrained(save_lm(tmp_path / "lm", WORDS))
+    text = "w3 <end> w4"
+    assert hf.eos_token_id in hf(text)["input_ids"]  # the control
+    assert LmTokenizer(hf).encode_pieces(text) == hf("w3 w4")["input_ids"]
 
 
 def test_a_folder_without_a_model_is_refused_with_what_it_holds(

@@ -45,7 +45,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[Any]]:
 
         monkeypatch.setattr(datasets, "load_dataset", load_dataset)
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(hub, "_answers", lambda: True)
+        monkeypatch.setattr(hub, "answers", lambda: True)
         return asked
 
     return start
@@ -101,7 +101,7 @@ def test_a_hub_that_does_not_answer_sends_datasets_to_its_cache(
     serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = serve(OSError("no copy"))
-    monkeypatch.setattr(hub, "_answers", lambda: False)
+    monkeypatch.setattr(hub, "answers", lambda: False)
     with pytest.raises(InputError):
         read_hub(GLUE["rte"])
     assert asked == [("nyu-mll/glue", "rte", True)]
