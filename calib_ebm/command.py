@@ -1,104 +1,185 @@
 """What all commands share: settings composed by Hydra, errors as sentences, exit codes.
 
-    0  done        2  something a person has to put right        3  training cannot go on
-    130  stopped by Ctrl-C; the same command goes on
+0  done        2  something a person has to put right        3  training cannot go on
+130  stopped by Ctrl-C; the same command goes on             1  a mistake of ours
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from calib_ebm.config_path import conf_dir
 from calib_ebm.errors import InputError, Interrupted, TrainingFailed
 from calib_ebm.ranks import is_first_process
+from calib_ebm.usage import WIDTH, Usage
 
 Task = Callable[[dict[str, Any]], None]
+GOES_ON = "The same command goes on from here."
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What a disk says that is full or not to be written on."""
+
+
+class JobFailed(RuntimeError):
+    """A run of several ended with this exit code, its reason said; the others go on."""
+
+
+def wrapped(text: str) -> str:
+    """A text in 79 columns, each further line further in; paths are never cut.
+
+    >>> print(wrapped("A run of " + "very " * 15 + "long words."))
+    A run of very very very very very very very very very very very very very very
+      very long words.
+    """
+    lines = []
+    for line in text.splitlines():
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        lines.append(
+            textwrap.fill(
+                line,
+                WIDTH,
+                subsequent_indent=indent,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            if len(line) > WIDTH
+            else line
+        )
+    return "\n".join(lines)
 
 
 def say(line: str) -> None:
-    """A line for the person, from the first process only."""
+    """Words for the person, from the first process only."""
     if is_first_process():
-        print(line, flush=True)
+        print(wrapped(line), flush=True)
 
 
-def noise_default(lm: str, small: Any, pretrained: Any) -> Any:
-    """A setting of the noise model that depends on whether it is trained from scratch."""
-    return small if lm == "small" else pretrained
+def say_path(path: Path) -> None:
+    """A path on a line of its own, for eyes and scripts."""
+    if is_first_process():
+        print(path, flush=True)
 
 
-def run_command(config_name: str, task: Task) -> None:
-    """Compose the settings `config_name` from the command line and hand them to `task` as plain values."""
-    OmegaConf.register_new_resolver("noise_default", noise_default, replace=True)
+def complain(text: str) -> None:
+    """What is wrong, on stderr."""
+    print(wrapped(text), file=sys.stderr, flush=True)
 
-    def job(config: DictConfig) -> None:
-        code = _guarded(task, config)
-        if code:
+
+def run_command(usage: Usage, task: Task) -> None:
+    """Compose the settings from the command line and hand them to `task` as plain values.
+
+    Args:
+        usage: what --help says, and which file of conf/ holds the settings.
+        task: does the work.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # Texts hold whatever there is; a terminal that cannot show it ends no run.
+        getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        print(usage)
+        return
+    from calib_ebm.settings import compose_and_run
+
+    def once(settings: Callable[[], dict[str, Any]], of_several: str | None) -> None:
+        if of_several is not None:
+            say(f"run: {of_several}")
+        code = guarded(lambda: task(settings()))
+        if code == 130 or (code and of_several is None):
             sys.exit(code)
+        if code:
+            raise JobFailed(code)
 
-    job.__module__ = "__main__"
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)()
-
-
-def _guarded(task: Task, config: DictConfig) -> int:
-    """Run the task; give the exit code, with the error said on stderr."""
-    # Reports of each loaded weight and advice to developers are not for the person who waits.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        task(_plain(config))
+        compose_and_run(usage.config, once)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
+        sys.exit(2)
+    except JobFailed as failed:
+        sys.exit(failed.args[0])
+    except KeyboardInterrupt:
+        complain("Stopped before anything began.")
+        sys.exit(130)
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Do the work; give the exit code, what went wrong being said on stderr."""
+    _quieten()
+    try:
+        work()
+    except InputError as error:
+        complain(f"error: {error}")
         return 2
     except TrainingFailed as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return 3
-    except (Interrupted, KeyboardInterrupt) as stop:
-        print(f"\nstopped: {stop or 'the same command goes on from here.'}", file=sys.stderr)
+    except (Interrupted, KeyboardInterrupt, SystemExit) as stop:
+        # Lightning leaves the process at a Ctrl-C that comes before the first step.
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        if is_first_process():
+            where = "" if isinstance(stop, SystemExit) else str(stop).removesuffix(GOES_ON).strip()
+            complain(f"{_below_the_bar()}{where or 'Stopped.'} {GOES_ON}")
         return 130
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        complain(f"error: {_no_room(error)}")
+        return 2
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        complain(f"error: {_no_memory(error)}")
+        return 3
     return 0
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
-    """Resolved settings as plain values.
+def _quieten() -> None:
+    """Reports of each loaded weight and advice to developers are not for the person who waits."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
-    Raises:
-        InputError: for a setting that must be given and is not, or cannot be resolved.
-    """
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise InputError(
-            f"No value was given for {', '.join(missing)}.",
-            "a value for each",
-            "Add " + " ".join(f"{key}=..." for key in missing) + " to the command.",
-        )
-    try:
-        plain = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        raise InputError(
-            f"The settings cannot be resolved: {str(error).splitlines()[0]}",
-            "settings as in conf/",
-            "Look at them with --cfg job.",
-        ) from error
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+
+def _below_the_bar() -> str:
+    """A new line where the terminal has written ^C behind whatever stands there."""
+    return "\n" if sys.stderr.isatty() else ""
+
+
+def _no_room(error: OSError) -> InputError:
+    file = error.filename if error.filename is not None else "A file"
+    return InputError(
+        f"{file}: {error.strerror}.",
+        "files that this user may read, folders that this user may write, a disk with room",
+        "Put that right, or choose other places with run_dir=... and cache_dir=...; the same "
+        "command goes on from what is there.",
+    )
+
+
+def _no_memory(error: RuntimeError) -> InputError:
+    return InputError(
+        f"The device has not enough memory: {(str(error).splitlines() or [''])[0]}",
+        "batches that fit",
+        "Lower optim.batch_size, noise.per_text or task.max_length; the last checkpoint is kept.",
+    )
 
 
 def show_report(folder: Path) -> None:
-    """Print the table of metrics, where the report is and, last, the run folder."""
+    """Print the table of metrics, where the report is and, last, the path of the run folder."""
     from rich.console import Console
 
     from calib_ebm.report.console import summary_table
 
-    console = Console()
-    Console(width=None if console.is_terminal else 79).print(summary_table(folder))
-    say(f"report: {folder / 'report.html'}")
-    say(f"run folder: {folder}")
+    terminal = Console()
+    console = terminal if terminal.is_terminal else Console(width=WIDTH)
+    with console.capture() as table:
+        console.print(summary_table(folder))
+    print("\n".join(line.rstrip() for line in table.get().splitlines()))
+    print(f"report: {folder / 'report.html'}")
+    print("run folder:")
+    print(folder, flush=True)

@@ -1,7 +1,12 @@
-"""Fine-tune a classifier jointly as an energy-based model, measure it, and write the report.
+"""Fine-tune a text classifier jointly as an energy-based model, measure it, write the report.
+
+Every stage that is missing is done: tune the noise model, draw the noise, train, measure, report.
+What is there already is taken. After Ctrl-C the same command goes on where it was.
 
     python -m calib_ebm.train
     python -m calib_ebm.train task=sst2 energy=sharp_hidden
+    python -m calib_ebm.train task=csv task.train=mine.csv task.label=stars
+    python -m calib_ebm.train -m energy=none,scalar,sharp_hidden seed=1,2,3
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from typing import Any
 
 from calib_ebm.command import run_command, say, show_report
 from calib_ebm.ranks import is_first_process
+from calib_ebm.usage import BANK, NOISE, PLACES, TASK, TRAINING, Usage
 
 
 def train(config: dict[str, Any]) -> None:
@@ -22,4 +28,5 @@ def train(config: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    run_command("train", train)
+    settings = TASK | TRAINING | NOISE | BANK | PLACES
+    run_command(Usage("train", "train", __doc__ or "", settings), train)

@@ -10,7 +10,6 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from calib_ebm.calibration.calibrators import CALIBRATORS, build_calibrator
-from calib_ebm.command import noise_default
 from calib_ebm.config_path import conf_dir
 from calib_ebm.energy.heads import ENERGIES, build_energy
 from calib_ebm.errors import InputError
@@ -19,6 +18,7 @@ from calib_ebm.learn.fit import build_trainer
 from calib_ebm.learn.loggers import DASHBOARDS, build_dashboard
 from calib_ebm.loss.joint import JointLoss
 from calib_ebm.noise.modes import MODES, build_mode
+from calib_ebm.settings import noise_default
 from calib_ebm.text.glue import glue_task
 
 NOT_CHOICES = {"noise/base"}
@@ -81,7 +81,8 @@ def test_each_calibrator_builds(name: str) -> None:
 
 @pytest.mark.parametrize("name", of("loss"))
 def test_each_loss_builds(name: str) -> None:
-    assert JointLoss(composed(f"loss={name}")["loss"]["nce_weight"]).nce_weight == 1.0
+    config = composed(f"loss={name}", "task=sst2")["loss"]
+    assert JointLoss(config["nce_weight"]).nce_weight == 1.0
 
 
 @pytest.mark.parametrize("name", of("trainer"))

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
 from calib_ebm.errors import Interrupted
 
 LAST = "last.ckpt"
+WIDEST_BAR = 100
+"""Columns; a longer bar shows nothing more."""
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -33,11 +36,11 @@ def checkpoint_step(path: Path) -> int:
 
 
 class KeepLast(Callback):
-    """Writes one checkpoint, `last.ckpt`, every so many steps or seconds; Ctrl-C writes it and stops.
+    """Writes one checkpoint, `last.ckpt`, every so often; Ctrl-C writes it and stops.
 
-    A checkpoint is always written at the start of a step, when all of the step before, its validation too, is
-    done: what is resumed from it repeats nothing and leaves nothing out. The file is put in place
-    atomically and holds plain values and tensors only.
+    A checkpoint is always written at the start of a step, when all of the step before, its
+    validation too, is done: what is resumed from it repeats nothing and leaves nothing out. The
+    file is put in place atomically and holds plain values and tensors only.
 
     Args:
         folder: where the checkpoint is kept.
@@ -53,8 +56,13 @@ class KeepLast(Callback):
         self._written_at = time.monotonic()
         self._handlers: dict[int, Any] = {}
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen for Ctrl-C and for a scheduler's request to end."""
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen for Ctrl-C and for a scheduler's request to end.
+
+        Not before: Lightning sets handlers of its own, of which that for SIGTERM would end the
+        training without a checkpoint, and at the end puts back those that it found.
+        """
+        self._stop = False
         self._written_at = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -62,18 +70,16 @@ class KeepLast(Callback):
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         if self._stop:
-            # The person insists: end now; the checkpoint written before is whole.
-            raise KeyboardInterrupt
+            # The person insists: end now; the checkpoint written before is whole. Not a
+            # KeyboardInterrupt, at which Lightning leaves the process.
+            raise Interrupted("Stopped at once.")
         self._stop = True
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Write when it is time; stop when asked to."""
-        stop = self._stop
-        if trainer.world_size > 1:
-            # All ranks must agree, or those left over wait for ever.
-            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        stop = self._asked(trainer)
         step = trainer.global_step
         due = step > 0 and step % self.every_n_steps == 0
         if trainer.world_size == 1:
@@ -83,11 +89,23 @@ class KeepLast(Callback):
         if stop:
             raise Interrupted(f"Stopped at step {step} of {trainer.max_steps}.")
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop after the last step, when that was the one in which it was asked for."""
+        if self._asked(trainer):
+            self._write(trainer)
+            raise Interrupted("Stopped when the last step was done.")
+
+    def _asked(self, trainer: pl.Trainer) -> bool:
+        if trainer.world_size == 1:
+            return self._stop
+        # All ranks must agree, or those left over wait for ever.
+        return bool(trainer.strategy.reduce_boolean_decision(self._stop, all=False))
+
     def _write(self, trainer: pl.Trainer) -> None:
         part = self.folder / f"{LAST}.part"
         trainer.save_checkpoint(part)
         if trainer.is_global_zero:
-            os.replace(part, self.folder / LAST)
+            part.replace(self.folder / LAST)
             for logger in trainer.loggers:
                 logger.save()
         self._written_at = time.monotonic()
@@ -108,8 +126,36 @@ class KeepLast(Callback):
         self._restore_handlers()
 
 
-class StepBar(TQDMProgressBar):
-    """One bar over all steps, short enough for 80 columns: what is trained, how far, and four numbers.
+def numbers_text(numbers: Mapping[str, str], logged: Mapping[str, Any], between: str) -> str:
+    """What was logged of some numbers, short and of much the same width at each step.
+
+    Args:
+        numbers: short name -> logged name; errors and accuracies are shown as percentages.
+        logged: logged name -> value.
+        between: stands between two of them.
+
+    >>> numbers_text({"ce": "loss/ce", "ece": "cal/ece"}, {"loss/ce": 0.5, "cal/ece": 0.0812}, " ")
+    'ce 0.50 ece 8.1%'
+    >>> numbers_text({"ce": "loss/ce", "gap": "energy/gap"}, {"energy/gap": 1234.567}, ", ")
+    'gap 1235'
+    """
+    shown = []
+    for short, name in numbers.items():
+        if name not in logged:
+            continue
+        value = float(logged[name])
+        if name.endswith(("/ece", "/acc", "/accuracy")):
+            shown.append(f"{short} {value:.1%}")
+        else:
+            shown.append(f"{short} {value:.2f}" if abs(value) < 100 else f"{short} {value:.4g}")
+    return between.join(shown)
+
+
+class StepBar(ProgressBar):
+    """One bar over all steps on stderr: what is trained, how far, how long still, some numbers.
+
+    It fits the terminal with room for the `^C` that the terminal itself writes behind it, begins
+    where a resumed training stands, and has ended when an error is said.
 
     Args:
         what: name of the work, shown in front.
@@ -118,43 +164,70 @@ class StepBar(TQDMProgressBar):
     """
 
     def __init__(self, what: str, numbers: dict[str, str], refresh_rate: int = 5) -> None:
-        super().__init__(refresh_rate=refresh_rate)
+        super().__init__()
         self.what = what
         self.numbers = numbers
+        self.refresh_rate = refresh_rate
+        self._enabled = True
+        self._bar: Tqdm | None = None
 
-    def init_train_tqdm(self) -> Tqdm:
-        """The bar, without the parts that do not fit."""
-        bar = super().init_train_tqdm()
-        bar.bar_format = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining}{postfix}"
-        bar.ncols = 79
-        return bar
+    def disable(self) -> None:
+        """Show nothing; Lightning asks for it on all ranks but the first."""
+        self._enabled = False
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """All of the training is one bar, and begins where the run was stopped."""
-        super().on_train_epoch_start(trainer)
-        self.train_progress_bar.set_description_str(self.what)
-        self.train_progress_bar.initial = trainer.global_step
+    def enable(self) -> None:
+        """Show the bar."""
+        self._enabled = True
 
-    def init_validation_tqdm(self) -> Tqdm:
-        """No bar of its own: measuring while training is short."""
-        return Tqdm(disable=True)
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin, where the training begins."""
+        if not self._enabled:
+            return
+        self._bar = Tqdm(
+            desc=self.what,
+            total=trainer.max_steps,
+            initial=trainer.global_step,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining} left"
+            "{postfix}",
+            ncols=min(shutil.get_terminal_size().columns, WIDEST_BAR) - 3,
+            file=sys.stderr,
+        )
 
-    def init_sanity_tqdm(self) -> Tqdm:
-        """No bar of its own."""
-        return Tqdm(disable=True)
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Show how far it is, every few steps."""
+        if trainer.global_step % self.refresh_rate == 0:
+            self._show(trainer)
 
-    def init_predict_tqdm(self) -> Tqdm:
-        """No bar of its own."""
-        return Tqdm(disable=True)
+    def _show(self, trainer: pl.Trainer) -> None:
+        if self._bar is not None:
+            shown = numbers_text(self.numbers, trainer.callback_metrics, " ")
+            self._bar.set_postfix_str(shown, refresh=False)
+            self._bar.n = trainer.global_step
+            self._bar.refresh()
 
-    def get_metrics(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        """The numbers beside the bar."""
-        logged = trainer.callback_metrics
-        return {
-            short: f"{float(logged[name]):.3g}" for short, name in self.numbers.items() if name in logged
-        }
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the last step, and end the line."""
+        self._show(trainer)
+        self._close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """End the line; what is said of the exception begins a new one."""
+        self._show(trainer)
+        self._close()
 
 
 class LineProgress(Callback):
@@ -180,13 +253,9 @@ class LineProgress(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """A line each time a further part is done."""
-        total = trainer.max_steps
-        step = trainer.global_step
-        if not trainer.is_global_zero or step % max(1, total // self.parts):
-            return
-        logged = trainer.callback_metrics
-        shown = ", ".join(
-            f"{short} {float(logged[name]):.3g}" for short, name in self.numbers.items() if name in logged
-        )
-        self.write(f"{self.what}: step {step} of {total}" + (f", {shown}" if shown else ""))
+        """A line each time a further part is done, and at the end."""
+        total, step = trainer.max_steps, trainer.global_step
+        part_done = step * self.parts // total > (step - 1) * self.parts // total
+        if trainer.is_global_zero and part_done:
+            shown = numbers_text(self.numbers, trainer.callback_metrics, ", ")
+            self.write(f"{self.what}: step {step} of {total}" + (f", {shown}" if shown else ""))

@@ -18,7 +18,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers.logger import Logger
-from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
@@ -39,7 +38,8 @@ from calib_ebm.tokens.order import Place, StepBatches, TrainOrder
 
 TUNING_NUMBERS = {"loss": "noise/loss", "lr": "optim/lr"}
 """What stands beside the progress bar."""
-EVAL_BATCH = 64
+EVAL_BATCH = 16
+"""Texts measured at once: the logits of GPT-2 at 128 targets of a text take 25 MB."""
 
 
 class LmBatch(NamedTuple):
@@ -350,7 +350,6 @@ def _trainer(
         # One process tunes, also where a launcher has started several: the others wait for what it
         # makes.
         devices=1,
-        plugins=[LightningEnvironment()],
         max_steps=steps,
         gradient_clip_val=1.0,
         log_every_n_steps=max(1, min(10, steps)),

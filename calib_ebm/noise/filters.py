@@ -96,8 +96,6 @@ def draw_from(top: TopProbs, uniform_B: Tensor) -> Tensor:
     The draw of a row depends on its own number alone, not on its neighbours in the batch.
     """
     share_BS = top.log_probs_BS.double().exp().cumsum(dim=-1)
-    whole_B1 = share_BS[:, -1:]
-    chosen_B = (share_BS <= uniform_B.double()[:, None] * whole_B1).sum(dim=-1)
-    # Rounding may point behind the last candidate that can be drawn at all.
-    chosen_B = chosen_B.minimum((share_BS < whole_B1).sum(dim=-1))
+    # A number below 1 falls below the whole even when rounded: never on a candidate without share.
+    chosen_B = (share_BS <= uniform_B.double()[:, None] * share_BS[:, -1:]).sum(dim=-1)
     return chosen_B if top.ids_BS is None else top.ids_BS.gather(-1, chosen_B[:, None])[:, 0]

@@ -149,6 +149,8 @@ def ensure_bank(
                 raise Interrupted(
                     f"Stopped while drawing {split} noise; finished shards are kept."
                 ) from stop
+            finally:
+                tuned.lm.cpu()  # the device is needed for training now
     expect = {"task": task.digest, "tokenizer": task.tokenizer.digest}
     return NoiseBank.open(folder, expect), reused
 

@@ -284,7 +284,7 @@ class Sampler:
         longest = self.grammar.max_symbols
         total = torch.full((len(texts),), -torch.inf, dtype=torch.double)
         possible = [row for row, ids in enumerate(written) if len(ids) <= longest]
-        for batch in length_batches([len(written[row]) for row in possible], 64):
+        for batch in length_batches([len(written[row]) for row in possible], 16):
             rows = [possible[at] for at in batch]
             total[rows] = log_prob_symbols(
                 self.lm,

@@ -240,7 +240,8 @@ def _same_cuts(
     for text in texts:
         for ids in (text.ids_a, text.ids_b or []):
             words = classifier.decode(ids)
-            # A text that was cut to length may not even come back from its own tokenizer.
+            # A text that was cut to length may not even come back from its own tokenizer. Where
+            # none does, the way over the text is no way at all, and the map by spelling stands.
             if classifier.encode_pieces(words) == ids and lm.encode_pieces(words) != mapped.to_lm(
                 ids
             ):

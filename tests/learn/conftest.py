@@ -10,8 +10,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from calib_ebm.command import noise_default
 from calib_ebm.config_path import conf_dir
+from calib_ebm.settings import noise_default
 
 TINY = (
     "task.train_size=96",

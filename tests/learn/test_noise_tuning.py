@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -165,8 +167,6 @@ class StopAt(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor
     ) -> None:
         if trainer.global_step == self.step:
-            import signal
-
             signal.raise_signal(signal.SIGINT)
 
 
@@ -213,6 +213,51 @@ def test_interrupted_and_resumed_is_uninterrupted_by_value(tmp_path: Path, mode:
     other = lm_of(texts, masked=mode.fills_in)
     run(other, texts, mode, tmp_path / "c", seed=4)
     assert not torch.equal(weights(other), weights(undisturbed))
+
+
+def test_every_epoch_of_the_tuning_has_masks_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = texts_of(8)
+    seen: dict[int, list[int]] = {}
+    build = LmBatches.build
+
+    def spy(self: LmBatches, rows: Sequence[int], epoch: int, *use: int) -> Any:
+        if not use:
+            seen.setdefault(epoch, []).extend(rows)
+        return build(self, rows, epoch, *use)
+
+    monkeypatch.setattr(LmBatches, "build", spy)
+    run(lm_of(texts), texts, Masked(0.4), tmp_path)
+    assert {epoch: sorted(rows) for epoch, rows in seen.items()} == {
+        epoch: list(range(8)) for epoch in range(3)
+    }
+
+
+def test_tuning_runs_alone_under_a_launcher_of_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched = {
+        "RANK": "1",
+        "LOCAL_RANK": "1",
+        "GROUP_RANK": "0",
+        "ROLE_RANK": "1",
+        "LOCAL_WORLD_SIZE": "2",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29500",
+        "TORCHELASTIC_RUN_ID": "x",
+    }
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    texts = texts_of(8)
+    launched_lm, lm = lm_of(texts), lm_of(texts)
+    assert run(launched_lm, texts, Masked(0.4), tmp_path / "a").steps == 6
+    assert {name: os.environ.get(name) for name in launched} == launched
+    for name in launched:
+        monkeypatch.delenv(name)
+    run(lm, texts, Masked(0.4), tmp_path / "b")
+    assert torch.equal(weights(launched_lm), weights(lm))
 
 
 def test_dropout_is_on_while_tuning(tmp_path: Path) -> None:

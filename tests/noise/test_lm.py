@@ -15,6 +15,7 @@ from transformers import (
     BertForMaskedLM,
     GPT2Config,
     GPT2LMHeadModel,
+    GPT2Tokenizer,
     PreTrainedTokenizerFast,
 )
 
@@ -25,7 +26,13 @@ from calib_ebm.noise.masking import stream
 from calib_ebm.noise.modes import Lengths, Masked, MlmFill
 from calib_ebm.noise.sampler import Sampler
 from calib_ebm.noise.source import LmTokenizer, lm_source
-from calib_ebm.shapes import Encoded
+from calib_ebm.shapes import Encoded, Example
+from calib_ebm.tokens.tokenizer import (
+    ROBERTA_SPECIALS,
+    TextTokenizer,
+    encode_examples,
+    train_tokenizer,
+)
 
 Build = Callable[..., NoiseLm]
 WORDS = [f"w{i}" for i in range(7, -1, -1)]
@@ -140,6 +147,43 @@ def test_a_local_lm_with_other_pieces_writes_over_the_text(
     lm.save(tmp_path / "saved")
     again = NoiseLm.load(tmp_path / "saved", tokenizer)
     assert draw_some(again, pairs, tokenizer) == noise
+
+
+def test_gpt2_and_roberta_share_their_pieces(tmp_path: Path) -> None:
+    words = ["the cat sat on the mat, didn't it?", "  naive cafe: a mat sat", "cats sit"] * 3
+    classifier = TextTokenizer(train_tokenizer(words, 300), 32)
+    texts, _ = encode_examples(
+        classifier, [Example(str(i), text, text[::-1], 0) for i, text in enumerate(words)]
+    )
+    core = json.loads(classifier.hf.backend_tokenizer.to_str())["model"]
+    pieces = sorted(set(core["vocab"]) - set(ROBERTA_SPECIALS), reverse=True)
+    gpt2_ids = {piece: i for i, piece in enumerate([*pieces, "<|endoftext|>"])}
+
+    def saved(merges: list[Any], name: str) -> str:
+        pairs = [tuple(merge) for merge in merges]
+        hf = GPT2Tokenizer(vocab=gpt2_ids, merges=pairs, add_prefix_space=True)
+        hf.save_pretrained(tmp_path / name)
+        end = gpt2_ids["<|endoftext|>"]
+        config = GPT2Config(
+            vocab_size=end + 1,
+            n_embd=8,
+            n_layer=1,
+            n_head=1,
+            bos_token_id=end,
+            eos_token_id=end,
+        )
+        GPT2LMHeadModel(config).save_pretrained(tmp_path / name)
+        return str(tmp_path / name)
+
+    same = load_pretrained(saved(core["merges"], "a"), texts, classifier, 2, masked=False)
+    assert same.vocabulary.token_path == "exact_map"
+    for text in texts:
+        assert text.ids_b is not None
+        for ids in (text.ids_a, text.ids_b):
+            assert same.vocabulary.to_content(same.vocabulary.to_lm(ids)) == ids
+    # The control: all pieces are there, but words are not put together from them.
+    other = load_pretrained(saved(core["merges"][:5], "b"), texts, classifier, 2, masked=False)
+    assert other.vocabulary.token_path == "decode_encode"
 
 
 def test_a_local_masked_lm_fills_in_its_own_frame(
