@@ -73,13 +73,12 @@ class EnergyClassifier:
                 "the folder `model` within a run folder",
                 "Give that folder; for other classifiers use transformers' Auto classes.",
             )
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        labels = tuple(str(label) for label in facts["labels"])
-        classifier = load_encoder(str(folder), labels, {})
-        energy = _load_energy(folder, facts, classifier)
+        facts = _read_facts(folder / FACTS)
+        classifier = load_encoder(str(folder), facts.labels, {})
+        energy = _load_energy(folder, facts.energy, classifier)
         network = EnergyNetwork(classifier, energy).eval()
-        tokenizer = TextTokenizer(load_tokenizer(str(folder)), int(facts["max_length"]))
-        return cls(network, tokenizer, labels, str(facts["energy"]), float(facts["temperature"]))
+        tokenizer = TextTokenizer(load_tokenizer(str(folder)), facts.max_length)
+        return cls(network, tokenizer, facts.labels, facts.energy, facts.temperature)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write what `from_pretrained` reads; transformers' Auto classes read it too."""
@@ -188,12 +187,44 @@ def _to_device(tokens: TokenBatch, device: torch.device) -> TokenBatch:
     )
 
 
-def _load_energy(folder: Path, facts: dict[str, Any], classifier: Any) -> Energy | None:
-    energy = build_energy(str(facts["energy"]), classifier.config.hidden_size)
+class _Facts(NamedTuple):
+    energy: str
+    temperature: float
+    labels: tuple[str, ...]
+    max_length: int
+
+
+def _read_facts(path: Path) -> _Facts:
+    """The small file beside the model.
+
+    Raises:
+        InputError: when it is broken.
+    """
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        facts = _Facts(
+            str(plain["energy"]),
+            float(plain["temperature"]),
+            tuple(str(label) for label in plain["labels"]),
+            int(plain["max_length"]),
+        )
+        if not 0 < facts.temperature < float("inf"):
+            raise ValueError(f"its temperature is {facts.temperature}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__}: {error}).",
+            "the file as this package writes it: energy, temperature, labels, max_length",
+            "Copy the model folder again, or train again.",
+        ) from error
+    return facts
+
+
+def _load_energy(folder: Path, name: str, classifier: Any) -> Energy | None:
+    energy = build_energy(name, classifier.config.hidden_size)
     if energy is not None and any(True for _ in energy.parameters()):
         if not (folder / HEAD).is_file():
             raise InputError(
-                f"{folder} holds a classifier with energy={facts['energy']}, but no {HEAD}.",
+                f"{folder} holds a classifier with energy={name}, but no {HEAD}.",
                 "a model folder with all its files",
                 "Copy the whole folder.",
             )

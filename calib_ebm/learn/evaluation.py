@@ -11,16 +11,34 @@ import yaml
 
 from calib_ebm.classifier import FACTS, EnergyClassifier
 from calib_ebm.errors import InputError
+from calib_ebm.learn.folder import read_config
 from calib_ebm.learn.measure import Measured, score_set, write_measurements
+from calib_ebm.learn.quiet import quieten
 from calib_ebm.learn.record import RunRecorder, command_line, git_commit, versions
-from calib_ebm.report.files import CONFIG, write_text_atomic
+from calib_ebm.report.files import (
+    CONFIG,
+    METRICS,
+    PREDICTIONS,
+    REPORT,
+    RUN,
+    TRUTH,
+    write_text_atomic,
+)
 from calib_ebm.report.page import write_report
+from calib_ebm.shapes import Encoded
 from calib_ebm.text.files import read_set
 from calib_ebm.text.load import load_task
 from calib_ebm.text.task import TaskData, digest
 from calib_ebm.tokens.tokenizer import encode_examples
 
 Config = Mapping[str, Any]
+
+EVALUATION = "evaluation"
+"""The entry of config.yaml that tells an evaluation from a run."""
+FILES = (METRICS, PREDICTIONS, REPORT, TRUTH, RUN, CONFIG)
+"""What an evaluation writes. The settings go last, by which it is known for what it is."""
+TASK_KEYS = frozenset({"name", "source", "split"})
+"""Without these no task can be read."""
 
 
 def evaluate_run(config: Config, say: Callable[[str], None]) -> Path:
@@ -36,13 +54,15 @@ def evaluate_run(config: Config, say: Callable[[str], None]) -> Path:
     Raises:
         InputError: when the run has no model, or for whatever is wrong with the file.
     """
+    quieten()
     run_dir = Path(str(config["run"])).expanduser()
     run_config = _run_config(run_dir)
     classifier = EnergyClassifier.from_pretrained(run_dir / "model")
     task, name, notes = _task(config, run_config, classifier)
-    out = Path(str(config["out"])) if config["out"] else run_dir / "evaluations" / name
-    out.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(out / CONFIG, yaml.safe_dump(run_config | {"evaluation": dict(config)}))
+    notes += _changed_since(run_dir, task)
+    out = _folder_for(config, run_dir, name)
+    seed = int(run_config["seed"])
+    write_text_atomic(out / CONFIG, yaml.safe_dump(run_config | {EVALUATION: dict(config)}))
     recorder = RunRecorder(out)
     recorder.set(
         command=command_line(),
@@ -53,28 +73,22 @@ def evaluate_run(config: Config, say: Callable[[str], None]) -> Path:
         metrics=list(task.metrics),
         energy=classifier.energy_name,
         noise=None,
-        seed=int(run_config["seed"]),
+        seed=seed,
         data_digests=dict(task.digests),
         status="running",
-        stages={},
     )
+    encoded, cut = _encoded(classifier, task)
+    notes += cut
     recorder.note(*notes)
     for note in notes:
         say(f"note: {note}")
     say(f"{len(task.fit)} texts to calibrate on, {len(task.test)} to report on.")
     with recorder.stage("measure"):
-        scored = {
-            half: score_set(classifier, encode_examples(classifier.tokenizer, texts)[0])
-            for half, texts in (("fit", task.fit), ("test", task.test))
-        }
+        measured = Measured(
+            score_set(classifier, encoded["fit"]), score_set(classifier, encoded["test"]), None
+        )
         temperature, further = write_measurements(
-            out,
-            task,
-            Measured(scored["fit"], scored["test"], None),
-            config["calibrator"],
-            {},
-            per_text=1,
-            seed=int(run_config["seed"]),
+            out, task, measured, config["calibrator"], {}, per_text=1, seed=seed
         )
     recorder.note(*further)
     recorder.set(temperature=temperature, status="complete")
@@ -82,18 +96,79 @@ def evaluate_run(config: Config, say: Callable[[str], None]) -> Path:
     return out
 
 
-def _run_config(run_dir: Path) -> dict[str, Any]:
-    if not (run_dir / CONFIG).is_file() or not (run_dir / "model" / FACTS).is_file():
-        there = ", ".join(sorted(p.name for p in run_dir.iterdir())) if run_dir.is_dir() else ""
+def _encoded(
+    classifier: EnergyClassifier, task: TaskData
+) -> tuple[dict[str, list[Encoded]], tuple[str, ...]]:
+    """Both halves as the model takes them, and what had to be cut."""
+    encoded, notes = {}, []
+    for half, examples in (("fit", task.fit), ("test", task.test)):
+        encoded[half], cut = encode_examples(classifier.tokenizer, examples)
+        if cut:
+            notes.append(
+                f"{cut} of {len(examples)} texts of {half} were longer than the model's "
+                f"{classifier.tokenizer.max_length} tokens and were cut."
+            )
+    return encoded, tuple(notes)
+
+
+def _folder_for(config: Config, run_dir: Path, name: str) -> Path:
+    """The folder to write to, rid of an earlier evaluation.
+
+    Raises:
+        InputError: when a run, or something else, lies there.
+    """
+    given = config["out"]
+    out = run_dir / "evaluations" / name if given is None else Path(str(given)).expanduser()
+    there = [file for file in (*FILES, "model") if (out / file).exists()]
+    if there and EVALUATION not in (read_config(out / CONFIG) if CONFIG in there else {}):
         raise InputError(
-            f"run={run_dir} is no finished run"
-            + (f"; it holds {there or 'nothing'}." if run_dir.is_dir() else "; there is no such folder."),
+            f"{out} holds {', '.join(there)}, which no evaluation wrote.",
+            "an empty folder, or one of an earlier evaluation, which is replaced",
+            "Give another folder with out=..., or leave it out.",
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    for file in FILES:
+        (out / file).unlink(missing_ok=True)
+    return out
+
+
+def _run_config(run_dir: Path) -> dict[str, Any]:
+    """The settings of a finished run, which may be a stranger's: plain data, nothing is executed.
+
+    Raises:
+        InputError: when there is no finished run, or its settings are not those of one.
+    """
+    needed = (CONFIG, f"model/{FACTS}")
+    absent = [name for name in needed if not (run_dir / name).is_file()]
+    if absent:
+        there = "there is no such folder"
+        if run_dir.is_dir():
+            there = f"it has no {absent[0]}"
+        raise InputError(
+            f"run={run_dir} is no finished run: {there}.",
             f"a folder with {CONFIG} and model/, as python -m calib_ebm.train writes it",
             "Give the path that train printed last, or let that run finish.",
         )
-    with (run_dir / CONFIG).open(encoding="utf-8") as file:
-        loaded = yaml.safe_load(file)
-    return dict(loaded)
+    config = read_config(run_dir / CONFIG)
+    task, seed = config.get("task"), config.get("seed")
+    if not (isinstance(task, dict) and isinstance(seed, int) and {*task} >= TASK_KEYS):
+        raise InputError(
+            f"{run_dir / CONFIG} holds no seed, or no task with {', '.join(sorted(TASK_KEYS))}.",
+            "the settings as python -m calib_ebm.train writes them",
+            "Give the folder of a run of this package.",
+        )
+    return config
+
+
+def _changed_since(run_dir: Path, task: TaskData) -> tuple[str, ...]:
+    """A note when the run's data are no longer what it was trained on."""
+    before = RunRecorder(run_dir, active=False).facts.get("data_digests")
+    if not isinstance(before, dict):
+        return ()
+    changed = [split for split, digest in before.items() if task.digests.get(split) != digest]
+    if not changed:
+        return ()
+    return (f"the run's {' and '.join(changed)} data have changed since it was trained.",)
 
 
 def _task(
@@ -102,11 +177,26 @@ def _task(
     """The run's own task, with the test half replaced when a file was given."""
     task_config = dict(run_config["task"])
     if config["data_dir"] is not None:
-        task_config["data_dir"] = config["data_dir"]
-    own = load_task(task_config, int(run_config["seed"]))
+        task_config |= _moved(task_config, Path(str(config["data_dir"])).expanduser())
+    try:
+        own = load_task(task_config, int(run_config["seed"]))
+    except InputError as error:
+        raise InputError(
+            f"The run's own data, on which its calibrator is fitted, are not to be had: "
+            f"{error.given}",
+            error.allowed,
+            "Say where they are with data_dir=..., or put them back.",
+        ) from error
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"The task in {CONFIG} cannot be read ({type(error).__name__}: {error}).",
+            "the settings as python -m calib_ebm.train writes them",
+            "Give the folder of a run of this package.",
+        ) from error
     if own.labels != classifier.labels:
         raise InputError(
-            f"The task's classes are now {list(own.labels)}, and the model's {list(classifier.labels)}.",
+            f"The task's classes are now {', '.join(own.labels)}, and the model's "
+            f"{', '.join(classifier.labels)}.",
             "the data that the run was made with",
             "Give its folder with data_dir=...",
         )
@@ -128,3 +218,13 @@ def _task(
         truth=None,
     )
     return other, f"{path.stem}-{calibrator}", notes
+
+
+def _moved(task_config: Config, folder: Path) -> dict[str, str]:
+    """The task's settings that say where its data are, when these lie in another folder now."""
+    files = {
+        name: str(folder / Path(str(task_config[name])).name)
+        for name in ("train", "dev")
+        if task_config.get(name) is not None
+    }
+    return files or {"data_dir": str(folder)}

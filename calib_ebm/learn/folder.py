@@ -28,7 +28,11 @@ PRODUCTS = (
     "truth.parquet",
     "report.html",
     "model",
+    "model.part",
     "checkpoints",
+    "evaluations",
+    "tensorboard",
+    "wandb",
 )
 """What a run writes, and `overwrite=true` removes; nothing else in the folder is touched."""
 
@@ -36,7 +40,7 @@ Config = Mapping[str, Any]
 
 
 def settings_digest(config: Config) -> str:
-    """Eight hexadecimal digits that name the settings which change numbers, and the package's version."""
+    """Eight hexadecimal digits: of the settings that change numbers, and the package's version."""
     kept = {key: value for key, value in config.items() if key not in NOT_OF_THE_RUN}
     text = json.dumps([__version__, kept], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -77,15 +81,31 @@ def open_run(config: Config, folder: Path) -> None:
         ) from error
 
 
-
-
 def _clear(folder: Path) -> None:
-    for name in PRODUCTS:
+    """Remove what a run wrote; of a folder that is no run's, nothing.
+
+    Raises:
+        InputError: when files of those names lie in a folder that holds no run.
+    """
+    there = [name for name in PRODUCTS if (folder / name).exists()]
+    if there and not {"task", "energy", "seed"} <= {*_settings_there(folder)}:
+        raise InputError(
+            f"{folder} holds {', '.join(there)}, but no run of calib_ebm, and overwrite=true was "
+            "given.",
+            "an empty folder, or one of a run",
+            "Give another folder with run_dir=..., or move these away yourself.",
+        )
+    for name in there:
         path = folder / name
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _settings_there(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    return read_config(path) if path.is_file() else {}
 
 
 def is_complete(folder: Path) -> bool:
@@ -97,10 +117,32 @@ def is_complete(folder: Path) -> bool:
     return facts.get("status") == "complete" and (folder / "report.html").exists()
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings in a config.yaml: data, of which nothing is executed.
+
+    Raises:
+        InputError: when it is not a mapping in plain YAML.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise _broken(path, (str(error).splitlines() or [""])[0]) from error
+    if not isinstance(loaded, dict):
+        raise _broken(path, "it does not hold names with values")
+    return {str(key): value for key, value in loaded.items()}
+
+
+def _broken(path: Path, why: str) -> InputError:
+    return InputError(
+        f"{path} cannot be read as a run's settings: {why}.",
+        "the file as python -m calib_ebm.train writes it, in plain YAML",
+        "Choose another folder, or, if nothing in this one is needed, remove it.",
+    )
+
+
 def _require_same(config: Config, path: Path) -> None:
-    with path.open(encoding="utf-8") as file:
-        there = yaml.safe_load(file)
-    changed = sorted(_differences(_kept(there or {}), _kept(config)))
+    there = read_config(path)
+    changed = sorted(_differences(_kept(there), _kept(config)))
     if changed:
         raise InputError(
             f"{path.parent} holds a run with other settings ({', '.join(changed[:6])}"

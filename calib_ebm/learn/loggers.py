@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
+import netrc
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities import rank_zero_only
 
 from calib_ebm.errors import InputError
 
+DASHBOARDS: dict[str, str | None] = {"csv": None, "wandb": "wandb", "tensorboard": "tensorboard"}
+"""Kinds of dashboard and the packages they need."""
+WANDB_HOME = "https://api.wandb.ai"
+"""Where W&B is, unless WANDB_BASE_URL says otherwise."""
 
-def build_dashboard(config: Mapping[str, Any], run_dir: Path, record: Mapping[str, Any]) -> Logger | None:
+
+def build_dashboard(
+    config: Mapping[str, Any], run_dir: Path, record: Mapping[str, Any]
+) -> Logger | None:
     """The dashboard named in `config`, or None.
 
     Args:
@@ -40,32 +52,71 @@ def build_dashboard(config: Mapping[str, Any], run_dir: Path, record: Mapping[st
     if kind == "wandb":
         return _wandb(config, run_dir, record)
     if kind == "tensorboard":
-        return TensorBoardLogger(run_dir, name="tensorboard", version="", default_hp_metric=False)
+        board = TensorBoardLogger(run_dir, name="tensorboard", version="", default_hp_metric=False)
+        board.log_hyperparams(dict(record))
+        return board
     return None
 
 
-DASHBOARDS: dict[str, str | None] = {"csv": None, "wandb": "wandb", "tensorboard": "tensorboard"}
-"""Kinds of dashboard and the packages they need."""
+# ------------------------------------------------------------------------------------------- W&B
+
+
+class RunOnWandb(WandbLogger):
+    """A W&B run that ends with the training: the next run of the same process is another one."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Send, or write, what is left, and end the run."""
+        super().finalize(status)
+        # Not the property, which would begin a run where none was begun.
+        if self._experiment is not None:
+            self._experiment.finish(exit_code=0 if status == "success" else 1)
+            self._experiment = None
 
 
 def _wandb(config: Mapping[str, Any], run_dir: Path, record: Mapping[str, Any]) -> Logger:
-    # Asking for a login would hang a job that nobody watches: without one, write offline.
-    offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun") or not _wandb_login()
+    offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun")
+    if not offline and os.environ.get("WANDB_MODE") != "disabled" and not has_wandb_login():
+        # Asking for a login would hang a job that nobody watches.
+        offline = True
+        logging.getLogger(__name__).warning(
+            "W&B: no login was found, so this run is kept offline.\n  Send it later with: "
+            "wandb sync %s",
+            run_dir / "wandb" / "offline-run-*",
+        )
     if offline:
         os.environ["WANDB_MODE"] = "offline"
-    os.environ.setdefault("WANDB_SILENT", "true")
-    return WandbLogger(
+        # Its announcements are of a run that somebody can look at.
+        os.environ.setdefault("WANDB_SILENT", "true")
+    chosen = [record[group]["name"] for group in ("task", "energy", "noise") if group in record]
+    return RunOnWandb(
         project=config.get("project") or "calib_ebm",
-        name=config.get("name") or run_dir.name,
+        name=config.get("name") or run_dir.resolve().name,
+        id=_run_id(run_dir),
         save_dir=str(run_dir),
         offline=offline,
         config=dict(record),
+        group=chosen[0] if chosen else None,
+        tags=[str(name) for name in chosen],
     )
 
 
-def _wandb_login() -> bool:
+def _run_id(run_dir: Path) -> str:
+    """The id of a run on W&B, kept in its folder: what is resumed is the same run there too."""
+    kept = run_dir / "wandb" / "id.txt"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(secrets.token_hex(4) + "\n", encoding="ascii")
+    return kept.read_text(encoding="ascii").strip()
+
+
+def has_wandb_login() -> bool:
     """Whether a key is at hand: in the environment, or left in netrc by `wandb login`."""
-    if os.environ.get("WANDB_API_KEY"):
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    return netrc.exists() and "wandb" in netrc.read_text(encoding="utf-8", errors="replace")
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or WANDB_HOME).hostname or ""
+    file = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    try:
+        return netrc.netrc(str(file)).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -27,6 +27,7 @@ from calib_ebm.noise.pipeline import (
     TuningResult,
     ensure_bank,
     ensure_noise_lm,
+    held_out_seed,
     make_sampler,
     rows_needed,
 )
@@ -211,14 +212,9 @@ def drawn_banks(
     rows = rows_needed(noise, _places(plan), plan.texts)
     train = ensure_bank(noise, task, lm, cache, seed, rows, say=say)
     held_out = ensure_bank(
-        noise, task, lm, cache, _held_out_seed(seed), len(material.test), held_out=True, say=say
+        noise, task, lm, cache, held_out_seed(seed), len(material.test), held_out=True, say=say
     )
     return train, held_out
-
-
-def _held_out_seed(seed: int) -> int:
-    """Noise without a prefix would otherwise be the very texts that were trained on."""
-    return seed + 1_000_000_007
 
 
 def _places(plan: Plan) -> int:
@@ -267,7 +263,7 @@ def supply_noise(
             noise_task(material),
             lm.lm,
             material.test,
-            _held_out_seed(int(config["seed"])),
+            held_out_seed(int(config["seed"])),
         ),
         metrics=metrics,
     )

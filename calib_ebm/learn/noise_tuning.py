@@ -36,8 +36,6 @@ from calib_ebm.noise.vocabulary import LmText
 from calib_ebm.shapes import Encoded
 from calib_ebm.tokens.order import Place, StepBatches, TrainOrder
 
-TUNING_NUMBERS = {"loss": "noise/loss", "lr": "optim/lr"}
-"""What stands beside the progress bar."""
 EVAL_BATCH = 16
 """Texts measured at once: the logits of GPT-2 at 128 targets of a text take 25 MB."""
 

@@ -44,7 +44,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout that this code lies in, with `+changes` if it was changed; None outside one."""
+    """Commit of the checkout that this code lies in, `+changes` if it was changed; else None."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None
@@ -57,8 +57,12 @@ def git_commit() -> str | None:
 
 
 def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
+    done = subprocess.run(  # noqa: S603  (words of ours, no shell)
+        ["git", "-C", str(folder), *words],  # noqa: S607  (whichever git the person uses)
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
     )
     return done.stdout.strip()
 
@@ -75,7 +79,8 @@ def command_line() -> str:
 class RunRecorder:
     """Keeps run.json up to date while a run goes on.
 
-    Stages that an earlier part of the run finished keep what they cost; a stage done in parts adds up.
+    Stages that an earlier part of the run finished keep what they cost; a stage done in parts adds
+    up.
 
     Args:
         folder: the run's folder.
@@ -87,7 +92,7 @@ class RunRecorder:
         self.active = active
         self.facts: dict[str, Any] = {"stages": {}}
         if self.path.exists():
-            self.facts |= json.loads(self.path.read_text(encoding="utf-8"))
+            self.facts |= _facts_there(self.path)
 
     def set(self, **facts: Any) -> None:
         """Set facts and write the file."""
@@ -121,6 +126,15 @@ class RunRecorder:
                 self.set(stages={**self.facts["stages"], name: entry})
 
 
+def _facts_there(path: Path) -> dict[str, Any]:
+    """What an earlier part of the run noted; nothing when a hand or a disk has broken the file."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) and isinstance(facts.get("stages"), dict) else {}
+
+
 def reset_peak_memory() -> None:
     """Begin a new measurement of peak memory, where the system allows it."""
     if torch.cuda.is_available():
@@ -133,7 +147,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_mb() -> float:
-    """Peak memory since the last reset, in MiB: the accelerator's if there is one, else the process's."""
+    """Peak memory since the last reset, in MiB: the accelerator's, or else the process's."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")

@@ -25,6 +25,7 @@ from calib_ebm.noise.pipeline import (
     rows_needed,
     texts_digest,
 )
+from calib_ebm.noise.progress import drawing_progress
 from calib_ebm.noise.sampler import Sampler
 from calib_ebm.shapes import Encoded
 
@@ -246,6 +247,17 @@ def test_the_bank_is_as_large_as_training_needs() -> None:
     for bad in ("per_text", "bank_epochs"):
         with pytest.raises(InputError, match=f"noise.{bad}"):
             rows_needed(config | {bad: 0}, places=70, total=70)
+
+
+def test_without_a_terminal_progress_is_a_few_lines_with_the_rate() -> None:
+    said: list[str] = []
+    with drawing_progress("drawing noise", 100, said.append, parts=4) as advance:
+        for _ in range(10):
+            advance(10)
+    assert [line.split(",")[0] for line in said] == [
+        f"drawing noise: {done} of 100" for done in (30, 50, 80, 100)
+    ]
+    assert all(line.endswith(" samples/s") for line in said)
 
 
 def _hold(folder: Path, held: Any, release: Any) -> None:
