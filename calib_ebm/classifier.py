@@ -228,5 +228,13 @@ def _load_energy(folder: Path, name: str, classifier: Any) -> Energy | None:
                 "a model folder with all its files",
                 "Copy the whole folder.",
             )
-        energy.load_state_dict(load_file(folder / HEAD))
+        try:
+            energy.load_state_dict(load_file(folder / HEAD))
+        # Half a file, or another model's head: errors of every kind, all the same to the person.
+        except Exception as error:
+            raise InputError(
+                f"{folder / HEAD} cannot be read ({(str(error).splitlines() or [''])[0]}).",
+                "the head as it was saved with this model",
+                "Copy the whole folder again.",
+            ) from error
     return energy

@@ -40,6 +40,7 @@ SMALL = {
     "encoder_width",
     "noise_layers",
     "noise_width",
+    "noise_batch_size",
     "bank_epochs",
     "nce_weight",
 }
