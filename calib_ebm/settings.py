@@ -28,6 +28,8 @@ Settings = dict[str, Any]
 Job = Callable[[Callable[[], Settings], str | None], None]
 """Takes a function that gives the settings, or raises, and what makes a run one of several."""
 
+FLAGS = frozenset({"-m", "--multirun", "--resolve"})
+"""Flags that may stand anywhere."""
 OF_SEVERAL_KINDS = frozenset({"trainer.devices"})
 """A number, a list or a word."""
 KINDS: tuple[tuple[type, tuple[type, ...], str], ...] = (
@@ -57,7 +59,8 @@ def compose_and_run(config_name: str, job: Job) -> None:
         InputError: for choices and settings that do not exist, before any job begins.
     """
     register_resolvers()
-    typed = list(sys.argv)
+    # Hydra takes flags in front of settings only.
+    typed = sys.argv = [sys.argv[0], *sorted(sys.argv[1:], key=lambda word: word not in FLAGS)]
 
     def once(config: DictConfig) -> None:
         ours = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
@@ -74,7 +77,7 @@ def compose_and_run(config_name: str, job: Job) -> None:
         # What is noted as the command, and typed for further processes, is that of this run alone.
         sys.argv = [typed[0], *ours]
         try:
-            job(settings, " ".join(ours))
+            job(settings, " ".join(word for word in ours if word not in typed))
         finally:
             sys.argv = typed
 

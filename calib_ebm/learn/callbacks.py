@@ -79,6 +79,9 @@ class KeepLast(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Write when it is time; stop when asked to."""
+        # Lightning counts one too many after a checkpoint written at the start of a step, and
+        # would log other steps than those of an undisturbed training. One batch is one step here.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
         stop = self._asked(trainer)
         step = trainer.global_step
         due = step > 0 and step % self.every_n_steps == 0
@@ -147,7 +150,7 @@ def numbers_text(numbers: Mapping[str, str], logged: Mapping[str, Any], between:
         if name.endswith(("/ece", "/acc", "/accuracy")):
             shown.append(f"{short} {value:.1%}")
         else:
-            shown.append(f"{short} {value:.2f}" if abs(value) < 100 else f"{short} {value:.4g}")
+            shown.append(f"{short} {value:z.2f}" if abs(value) < 100 else f"{short} {value:.4g}")
     return between.join(shown)
 
 

@@ -75,8 +75,9 @@ class RunOnWandb(WandbLogger):
 
 
 def _wandb(config: Mapping[str, Any], run_dir: Path, record: Mapping[str, Any]) -> Logger:
-    offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun")
-    if not offline and os.environ.get("WANDB_MODE") != "disabled" and not has_wandb_login():
+    asked = os.environ.get("WANDB_MODE")
+    offline = asked in ("offline", "dryrun")
+    if asked not in ("offline", "dryrun", "disabled") and not has_wandb_login():
         # Asking for a login would hang a job that nobody watches.
         offline = True
         logging.getLogger(__name__).warning(
@@ -84,8 +85,9 @@ def _wandb(config: Mapping[str, Any], run_dir: Path, record: Mapping[str, Any]) 
             "wandb sync %s",
             run_dir / "wandb" / "offline-run-*",
         )
+    # As an option of this run: in the environment it would hold for the next run too.
+    mode = {"mode": "offline"} if offline else {}
     if offline:
-        os.environ["WANDB_MODE"] = "offline"
         # Its announcements are of a run that somebody can look at.
         os.environ.setdefault("WANDB_SILENT", "true")
     chosen = [record[group]["name"] for group in ("task", "energy", "noise") if group in record]
@@ -94,10 +96,10 @@ def _wandb(config: Mapping[str, Any], run_dir: Path, record: Mapping[str, Any]) 
         name=config.get("name") or run_dir.resolve().name,
         id=_run_id(run_dir),
         save_dir=str(run_dir),
-        offline=offline,
         config=dict(record),
         group=chosen[0] if chosen else None,
         tags=[str(name) for name in chosen],
+        **mode,
     )
 
 

@@ -248,9 +248,12 @@ def supply_noise(
             f"each is seen about {per_text * plan.texts / len(bank):.1f} times, never twice in an "
             "epoch."
         )
-    metrics = {}
+    metrics: dict[str, float] = {}
     if lm.manifest["perplexity"] is not None:
-        metrics["noise/perplexity"] = float(lm.manifest["perplexity"])
+        metrics = {
+            f"noise/perplexity{end.replace('_', '/')}": float(lm.manifest[f"perplexity{end}"])
+            for end in ("", "_low", "_high")
+        }
     return NoiseSupply(
         bank=bank,
         sources=bank.sources,

@@ -119,8 +119,8 @@ class LmBatches:
         return LmBatch(input_ids_BT, target_BT, mask_BT, types_BT, wanted)
 
 
-def nll_sum(lm: NoiseLm, batch: LmBatch) -> tuple[Tensor, int]:
-    """Negative log-likelihood summed over the targets, and their number.
+def nll_by_text(lm: NoiseLm, batch: LmBatch) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihood of each text, summed over its targets, and their numbers; both (B,).
 
     Only the places that have a target reach the output layer, which is most of a small model's
     work.
@@ -132,8 +132,16 @@ def nll_sum(lm: NoiseLm, batch: LmBatch) -> tuple[Tensor, int]:
         if int(batch.types_BT.max()) > 0:
             kwargs["token_type_ids"] = batch.types_BT
     logits_NV = lm.target_logits(batch.input_ids_BT, asked_BT, **kwargs)
-    target_N = batch.target_BT[asked_BT]
-    return cross_entropy(logits_NV.float(), target_N, reduction="sum"), len(target_N)
+    nll_N = cross_entropy(logits_NV.float(), batch.target_BT[asked_BT], reduction="none")
+    count_B = asked_BT.sum(dim=1)
+    row_N = torch.arange(len(count_B), device=nll_N.device).repeat_interleave(count_B)
+    return nll_N.new_zeros(len(count_B)).index_add(0, row_N, nll_N), count_B
+
+
+def nll_sum(lm: NoiseLm, batch: LmBatch) -> tuple[Tensor, int]:
+    """Negative log-likelihood summed over the targets of a batch, and their number."""
+    nll_B, count_B = nll_by_text(lm, batch)
+    return nll_B.sum(), int(count_B.sum())
 
 
 class Perplexity(NamedTuple):
@@ -142,6 +150,26 @@ class Perplexity(NamedTuple):
     value: float | None
     tokens: int
     unknown_share: float | None
+    low: float | None = None
+    """Ends of the 95% interval over texts."""
+    high: float | None = None
+
+
+def ratio_interval(total_N: Tensor, count_N: Tensor) -> tuple[float, float, float]:
+    """Sum of totals by sum of counts, with a normal 95% interval over texts.
+
+    A ratio of two sums: its error is that of the residuals total - ratio * count (Cochran, Sampling
+    Techniques, section 6.3).
+
+    >>> ratio_interval(torch.tensor([2.0, 4.0]), torch.tensor([1, 2]))
+    (2.0, 2.0, 2.0)
+    """
+    total_N, count_N = total_N.double(), count_N.double()
+    ratio = total_N.sum() / count_N.sum()
+    size = len(total_N)
+    residual = (total_N - ratio * count_N).square().sum().sqrt() / count_N.sum()
+    error = 1.959964 * float(residual) * math.sqrt(size / max(1, size - 1))
+    return float(ratio), float(ratio) - error, float(ratio) + error
 
 
 @torch.inference_mode()
@@ -155,15 +183,20 @@ def perplexity(
     batches = LmBatches(lm, texts, mode, lengths, seed)
     was_training = lm.training
     lm.eval()
-    total, tokens, wanted = 0.0, 0, 0
+    nll, counts, wanted = [torch.zeros(0)], [torch.zeros(0, dtype=torch.long)], 0
     for rows in length_batches(batches.lengths(), EVAL_BATCH):
         batch = _to(batches.build(rows, 0, MEASURING), lm.device)
-        nll, count = nll_sum(lm, batch)
-        total, tokens, wanted = total + float(nll), tokens + count, wanted + batch.wanted
+        nll_B, count_B = nll_by_text(lm, batch)
+        nll.append(nll_B.cpu())
+        counts.append(count_B.cpu())
+        wanted += batch.wanted
     lm.train(was_training)
+    nll_N, count_N = torch.cat(nll), torch.cat(counts)
+    tokens = int(count_N.sum())
     if not tokens:
         return Perplexity(None, 0, None)
-    return Perplexity(math.exp(total / tokens), tokens, 1 - tokens / wanted)
+    mean, low, high = ratio_interval(nll_N, count_N)
+    return Perplexity(math.exp(mean), tokens, 1 - tokens / wanted, math.exp(low), math.exp(high))
 
 
 def _to(batch: LmBatch, device: torch.device) -> LmBatch:
@@ -302,7 +335,13 @@ def tune(
     found = perplexity(noise_lm, held_out, mode, lengths, seed)
     noise_lm.cpu()
     return TuningResult(
-        found.value, found.unknown_share, int(module.tokens), time.perf_counter() - start, steps
+        found.value,
+        found.low,
+        found.high,
+        found.unknown_share,
+        int(module.tokens),
+        time.perf_counter() - start,
+        steps,
     )
 
 

@@ -34,6 +34,8 @@ class TuningResult:
 
     Attributes:
         perplexity: token-weighted, of held-out texts; None without any.
+        perplexity_low: lower end of its 95% interval over texts.
+        perplexity_high: upper end.
         unknown_share: share of held-out target tokens that the noise model does not know, left out
             above.
         tokens: target tokens trained on.
@@ -42,6 +44,8 @@ class TuningResult:
     """
 
     perplexity: float | None
+    perplexity_low: float | None
+    perplexity_high: float | None
     unknown_share: float | None
     tokens: int
     seconds: float

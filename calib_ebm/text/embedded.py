@@ -82,11 +82,13 @@ class Language:
     Args:
         seed: draws the words' frequencies within each topic and the weights of the adjectives.
         max_clauses: clauses a text may have at most.
+        slip: share of words that slip; None: `SLIP`.
     """
 
-    def __init__(self, seed: int = 0, max_clauses: int = 3) -> None:
+    def __init__(self, seed: int = 0, max_clauses: int = 3, slip: float | None = None) -> None:
         rng = np.random.default_rng(seed)
         self.max_clauses = max_clauses
+        self.slip = SLIP if slip is None else slip
         self.weights = self._draw_weights(rng)
         self._slots = [self._draw_topic(nouns.split(), rng) for nouns in TOPICS]
         self._fixed = {
@@ -164,7 +166,7 @@ class Language:
 
     def _emission(self, arc: Arc, word: str) -> float:
         """Probability that an arc emits `word`, slips included."""
-        return (1 - SLIP) * arc.words.get(word, 0.0) + SLIP / len(self.vocabulary)
+        return (1 - self.slip) * arc.words.get(word, 0.0) + self.slip / len(self.vocabulary)
 
     def draw(self, rng: np.random.Generator) -> str:
         """One text from P(x)."""
@@ -175,7 +177,7 @@ class Language:
             arc = arcs[rng.choice(len(arcs), p=[a.prob for a in arcs])]
             if arc.to == END:
                 return " ".join(text)
-            slipped = rng.random() < SLIP
+            slipped = rng.random() < self.slip
             words = self.vocabulary if slipped else list(arc.words)
             weights = None if slipped else list(arc.words.values())
             text.append(str(rng.choice(words, p=weights)))
@@ -238,7 +240,8 @@ def embedded_task(config: Mapping[str, Any], seed: int) -> TaskData:
     """The task drawn from the language.
 
     Args:
-        config: `train_size`, `dev_size` (texts to draw), `language_seed`, `split` (which halves).
+        config: `train_size`, `dev_size` (texts to draw), `language_seed`, `max_clauses`, `slip`,
+            `split` (which halves).
         seed: draws the training texts, so that runs with other seeds are replications; dev stays.
 
     Raises:
@@ -250,7 +253,14 @@ def embedded_task(config: Mapping[str, Any], seed: int) -> TaskData:
             raise InputError(
                 f"task.{name} is {size}.", "a whole number from 20", f"Set task.{name}=2000."
             )
-    language = Language(int(config["language_seed"]))
+    clauses, slip = int(config["max_clauses"]), float(config["slip"])
+    if clauses < 1 or not 0 < slip < 1:
+        raise InputError(
+            f"task.max_clauses is {clauses} and task.slip is {slip}.",
+            "a whole number from 1, and a number between 0 and 1",
+            "Set task.max_clauses=3 and task.slip=0.02.",
+        )
+    language = Language(int(config["language_seed"]), clauses, slip)
     train = _examples(language, "train", sizes["train_size"], seed)
     dev = _examples(language, "dev", sizes["dev_size"], int(config["language_seed"]))
     fit, test = halves(dev, str(config["split"]))

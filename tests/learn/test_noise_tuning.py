@@ -22,6 +22,7 @@ from calib_ebm.learn.noise_tuning import (
     LmBatches,
     nll_sum,
     perplexity,
+    ratio_interval,
     tune,
 )
 from calib_ebm.noise.lm import NoiseLm, SmallOptions, build_small
@@ -331,3 +332,21 @@ def test_the_checkpoint_holds_plain_values_and_tensors(tmp_path: Path) -> None:
     assert len(checkpoints) == 1
     state = torch.load(checkpoints[0], map_location="cpu", weights_only=True)
     assert state["global_step"] == 4
+
+
+def test_ratio_interval_covers_the_ratio() -> None:
+    # True ratio 2: total = 2 * count + noise; 95 of 100 intervals hold it, give or take.
+    generator = torch.Generator().manual_seed(0)
+    hits = 0
+    for _ in range(200):
+        count = torch.randint(1, 20, (80,), generator=generator)
+        total = 2.0 * count + torch.randn(80, generator=generator) * count.sqrt()
+        value, low, high = ratio_interval(total, count)
+        assert low < value < high
+        hits += low <= 2.0 <= high
+    assert 180 <= hits <= 198
+
+
+def test_ratio_interval_weighs_tokens_and_not_texts() -> None:
+    value, _, _ = ratio_interval(torch.tensor([1.0, 90.0]), torch.tensor([1, 9]))
+    assert value == pytest.approx(91 / 10)  # and not (1 + 10) / 2

@@ -63,7 +63,7 @@ class CountingTuner:
         self.calls += 1
         folder.mkdir(parents=True)
         (folder / "last.ckpt").write_text("")
-        return TuningResult(12.5, 0.0, 100, 1.0, 10)
+        return TuningResult(12.5, 12.0, 13.0, 0.0, 100, 1.0, 10)
 
 
 @pytest.fixture

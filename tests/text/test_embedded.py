@@ -56,8 +56,8 @@ def paths(language: Language, text: str) -> Iterator[float]:
                 if at == len(words):
                     yield so_far * arc.prob
             elif at < len(words):
-                slipped = embedded.SLIP / len(language.vocabulary)
-                meant = (1 - embedded.SLIP) * arc.words.get(words[at], 0.0)
+                slipped = language.slip / len(language.vocabulary)
+                meant = (1 - language.slip) * arc.words.get(words[at], 0.0)
                 for emitted in (slipped, meant):
                     if emitted > 0:
                         yield from onwards(arc.to, at + 1, so_far * arc.prob * emitted)
@@ -125,13 +125,9 @@ def test_texts_are_drawn_as_often_as_they_should(tiny: Callable[..., Language]) 
     assert fit(tiny(seed=4, max_clauses=1), counts) < 1e-9
 
 
-def test_slips_count_in_the_draw(
-    tiny: Callable[..., Language], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    language = tiny(seed=3, max_clauses=1)
-    counts = counted(language, 8000)
-    monkeypatch.setattr(embedded, "SLIP", 0.2)
-    assert fit(language, counts) < 1e-6
+def test_slips_count_in_the_draw(tiny: Callable[..., Language]) -> None:
+    counts = counted(tiny(seed=3, max_clauses=1), 8000)
+    assert fit(tiny(seed=3, max_clauses=1, slip=0.2), counts) < 1e-6
 
 
 def test_what_may_follow_sums_to_one() -> None:
@@ -332,3 +328,16 @@ def test_texts_keep_to_the_number_of_clauses() -> None:
 def test_too_small_a_task_is_refused(name: str, node: Node) -> None:
     with pytest.raises(InputError, match=f"{name} is 19"):
         embedded_task(node("embedded", **{name: 19}), seed=0)
+
+
+@pytest.mark.parametrize(("key", "value"), [("max_clauses", 0), ("slip", 0.0), ("slip", 1.0)])
+def test_a_language_that_cannot_be_is_refused(node: Node, key: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"task.{key}"):
+        embedded_task(node("embedded", **{key: value}), seed=0)
+
+
+def test_slips_and_clauses_are_settings(node: Node) -> None:
+    texts = [e.text for e in embedded_task(node("embedded", max_clauses=1), seed=0).train]
+    assert max(len(text.split()) for text in texts) <= 6
+    often = Language(0, slip=0.5)
+    assert often.log_prob("good good good good") > Language(0).log_prob("good good good good")
