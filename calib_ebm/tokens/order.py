@@ -7,9 +7,8 @@ the batch that one rank would have had.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -42,6 +41,7 @@ class TrainOrder:
     lengths: tuple[int, ...]
     batch_size: int
     seed: int
+    _kept: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def size(self) -> int:
@@ -56,24 +56,29 @@ class TrainOrder:
     def batch(self, step: int) -> list[Place]:
         """The texts of a step, over all ranks."""
         epoch, within = divmod(step, self.steps_per_epoch)
-        rows = _epoch_rows(self, epoch)[within * self.size : (within + 1) * self.size]
+        rows = self.rows(epoch)[within * self.size : (within + 1) * self.size]
         start = within * self.size
         return [Place((int(row), epoch, start + at)) for at, row in enumerate(rows)]
 
+    def rows(self, epoch: int) -> np.ndarray:
+        """Rows of an epoch in their order; the last epoch asked for is kept."""
+        if epoch not in self._kept:
+            self._kept.clear()
+            self._kept[epoch] = self._shuffled(epoch)
+        return self._kept[epoch]
 
-@functools.lru_cache(maxsize=4)
-def _epoch_rows(order: TrainOrder, epoch: int) -> np.ndarray:
-    rng = np.random.default_rng([order.seed, epoch])
-    rows = rng.permutation(len(order.lengths))[: order.steps_per_epoch * order.size]
-    lengths = np.asarray(order.lengths)
-    window = WINDOW_BATCHES * order.size
-    rows = np.concatenate(
-        [
-            part[np.argsort(lengths[part], kind="stable")]
-            for part in np.split(rows, range(window, len(rows), window))
-        ]
-    )
-    return rng.permutation(rows.reshape(order.steps_per_epoch, order.size)).reshape(-1)
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, epoch])
+        rows = rng.permutation(len(self.lengths))[: self.steps_per_epoch * self.size]
+        lengths = np.asarray(self.lengths)
+        window = WINDOW_BATCHES * self.size
+        rows = np.concatenate(
+            [
+                part[np.argsort(lengths[part], kind="stable")]
+                for part in np.split(rows, range(window, len(rows), window))
+            ]
+        )
+        return rng.permutation(rows.reshape(self.steps_per_epoch, self.size)).reshape(-1)
 
 
 class StepBatches(Sampler[list[Place]]):
