@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from calib_ebm.calibration.paired import paired_difference
+from calib_ebm.calibration.intervals import paired_difference
 
 COLUMNS = {
     "accuracy": "test/cls/acc",
