@@ -99,7 +99,11 @@ class JointModule(pl.LightningModule):
         """One joint step; returns the loss."""
         scores = score_joint(self.network, batch)
         parts = self.loss(
-            scores.logits_BC, batch.label_B, scores.energy_data_B, scores.energy_noise_BK
+            scores.logits_BC,
+            batch.label_B,
+            scores.energy_data_B,
+            scores.energy_noise_BK,
+            progress=self.global_step / self.optim.total_steps,
         )
         self._refuse_non_finite(parts)
         self._log_step(scores, parts, batch.label_B)

@@ -123,7 +123,7 @@ def _trained(
         network = build_network(config, material)
         module = JointModule(
             network,
-            JointLoss(float(config["loss"]["nce_weight"])),
+            JointLoss(float(config["loss"]["nce_weight"]), float(config["loss"]["ramp"])),
             plan.optim,
             classes=len(material.task.labels),
             metrics=material.task.metrics,

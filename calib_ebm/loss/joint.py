@@ -2,7 +2,9 @@
 
     L = L_CE + weight * L_NCE
 
-Equation 8 of He et al., EACL 2021, where the weight is 1.
+Equation 8 of He et al., EACL 2021, where the weight is 1. Here it may also rise linearly from 0
+over the first part of the training: an encoder without pretraining has no features yet, and there
+the NCE gradient of a head of its own can drown that of the labels (conf/experiment/README.md).
 """
 
 from __future__ import annotations
@@ -30,9 +32,11 @@ class JointLoss(nn.Module):
 
     Args:
         nce_weight: lambda of the paper, 0 or more. At 0 the energy is measured, but not trained.
+        ramp: share of the training over which the weight rises from 0; 0 means the full weight at
+            once, as in the paper.
     """
 
-    def __init__(self, nce_weight: float = 1.0) -> None:
+    def __init__(self, nce_weight: float = 1.0, ramp: float = 0.0) -> None:
         super().__init__()
         if not 0 <= nce_weight < float("inf"):
             raise InputError(
@@ -40,7 +44,22 @@ class JointLoss(nn.Module):
                 "a number from 0",
                 "Set loss.nce_weight=1, the paper's value.",
             )
+        if not 0 <= ramp <= 1:
+            raise InputError(
+                f"loss.ramp is {ramp}.", "a number from 0 to 1", "Set loss.ramp=0, the paper's."
+            )
         self.nce_weight = nce_weight
+        self.ramp = ramp
+
+    def weight_at(self, progress: float) -> float:
+        """The weight when this share of the training is done.
+
+        >>> [JointLoss(2.0, ramp=0.5).weight_at(progress) for progress in (0.0, 0.25, 0.5, 1.0)]
+        [0.0, 1.0, 2.0, 2.0]
+        """
+        if self.ramp == 0:
+            return self.nce_weight
+        return self.nce_weight * min(1.0, progress / self.ramp)
 
     def forward(
         self,
@@ -48,6 +67,8 @@ class JointLoss(nn.Module):
         label_B: Tensor,
         energy_data_B: Tensor | None = None,
         energy_noise_BK: Tensor | None = None,
+        *,
+        progress: float = 1.0,
     ) -> LossParts:
         """The parts, in nats per text, computed in float32 at least, whatever the precision.
 
@@ -56,6 +77,7 @@ class JointLoss(nn.Module):
             label_B: their labels.
             energy_data_B: their energies; None for plain fine-tuning.
             energy_noise_BK: energies of the K noise texts of each; None for plain fine-tuning.
+            progress: share of the training that is done, for the ramp.
         """
         wide_BC = logits_BC if logits_BC.dtype.itemsize >= 4 else logits_BC.float()
         ce = cross_entropy(wide_BC, label_B)
@@ -64,4 +86,4 @@ class JointLoss(nn.Module):
         if energy_data_B.dtype.itemsize < 4:
             energy_data_B, energy_noise_BK = energy_data_B.float(), energy_noise_BK.float()
         nce = nce_loss(energy_data_B, energy_noise_BK)
-        return LossParts(ce + self.nce_weight * nce, ce, nce)
+        return LossParts(ce + self.weight_at(progress) * nce, ce, nce)

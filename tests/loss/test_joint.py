@@ -58,3 +58,21 @@ def test_half_precision_is_widened_and_double_is_kept() -> None:
 def test_other_weights_are_refused(weight: float) -> None:
     with pytest.raises(InputError, match="nce_weight"):
         JointLoss(weight)
+
+
+def test_the_weight_rises_over_the_ramp() -> None:
+    logits, labels = torch.zeros(2, 2), torch.tensor([0, 1])
+    energies = torch.tensor([0.3, -0.2]), torch.tensor([[0.1], [0.4]])
+    loss = JointLoss(2.0, ramp=0.4)
+    parts = {at: loss(logits, labels, *energies, progress=at) for at in (0.0, 0.1, 0.4, 1.0)}
+    for at, weight in ((0.0, 0.0), (0.1, 0.5), (0.4, 2.0), (1.0, 2.0)):
+        assert parts[at].nce is not None
+        torch.testing.assert_close(parts[at].total, parts[at].ce + weight * parts[at].nce)
+    at_once = JointLoss(2.0)(logits, labels, *energies, progress=0.0)
+    torch.testing.assert_close(at_once.total, parts[1.0].total)
+
+
+@pytest.mark.parametrize("ramp", [-0.1, 1.1, float("nan")])
+def test_a_ramp_that_cannot_be_is_refused(ramp: float) -> None:
+    with pytest.raises(InputError, match=r"loss\.ramp"):
+        JointLoss(1.0, ramp=ramp)
