@@ -43,6 +43,7 @@ SMALL = {
     "noise_batch_size",
     "bank_epochs",
     "nce_weight",
+    "nce_ramp",
 }
 
 
