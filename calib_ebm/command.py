@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,26 +28,30 @@ class JobFailed(RuntimeError):
 
 
 def wrapped(text: str) -> str:
-    """A text in 79 columns, each further line further in; paths are never cut.
+    """A text in 79 columns, what does not fit a line going on further in.
+
+    Words are never cut, a path least of all: one that fits no line stays where it is.
 
     >>> print(wrapped("A run of " + "very " * 15 + "long words."))
     A run of very very very very very very very very very very very very very very
-      very long words.
+        very long words.
     """
     lines = []
     for line in text.splitlines():
-        indent = " " * (len(line) - len(line.lstrip()) + 2)
-        lines.append(
-            textwrap.fill(
-                line,
-                WIDTH,
-                subsequent_indent=indent,
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-            if len(line) > WIDTH
-            else line
-        )
+        words = line.split(" ")
+        begin = len(line) - len(line.lstrip())
+        indent = " " * max(4, begin + 2)
+        current = words.pop(0)
+        for word in words:
+            fits = len(current) + 1 + len(word) <= WIDTH
+            # On a line of its own it would be too long as well.
+            never_fits = len(indent) + len(word) > WIDTH and len(current) < WIDTH
+            if fits or never_fits:
+                current += f" {word}"
+            else:
+                lines.append(current)
+                current = indent + word
+        lines.append(current)
     return "\n".join(lines)
 
 

@@ -93,7 +93,9 @@ class KeepLast(Callback):
             raise Interrupted(f"Stopped at step {step} of {trainer.max_steps}.")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop after the last step, when that was the one in which it was asked for."""
+        """Ctrl-C means again what it meant before; it stops here if it came in the last step."""
+        # Before Lightning's own handlers go, which put back what they found.
+        self._restore_handlers()
         if self._asked(trainer):
             self._write(trainer)
             raise Interrupted("Stopped when the last step was done.")
@@ -118,15 +120,17 @@ class KeepLast(Callback):
             number, handler = self._handlers.popitem()
             signal.signal(number, handler)
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ctrl-C means again what it meant before."""
-        self._restore_handlers()
-
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Ctrl-C means again what it meant before."""
+        """Ctrl-C means again what it meant before.
+
+        Of several processes one may leave first, at which the others fail in what they share: that
+        too is the stop that was asked for.
+        """
         self._restore_handlers()
+        if self._stop and trainer.world_size > 1 and not isinstance(exception, Interrupted):
+            raise Interrupted("Stopped.") from exception
 
 
 def numbers_text(numbers: Mapping[str, str], logged: Mapping[str, Any], between: str) -> str:

@@ -119,7 +119,7 @@ def _folder_for(config: Config, run_dir: Path, name: str) -> Path:
     """
     given = config["out"]
     out = run_dir / "evaluations" / name if given is None else Path(str(given)).expanduser()
-    there = [file for file in (*FILES, "model") if (out / file).exists()]
+    there = [file for file in (*FILES, "model", FACTS) if (out / file).exists()]
     if there and EVALUATION not in (read_config(out / CONFIG) if CONFIG in there else {}):
         raise InputError(
             f"{out} holds {', '.join(there)}, which no evaluation wrote.",

@@ -64,6 +64,11 @@ def build_dashboard(
 class RunOnWandb(WandbLogger):
     """A W&B run that ends with the training: the next run of the same process is another one."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # Lightning gives it always, and W&B warns of it always.
+        self._wandb_init.pop("anonymous", None)
+
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Send, or write, what is left, and end the run."""
@@ -95,7 +100,8 @@ def _wandb(config: Mapping[str, Any], run_dir: Path, record: Mapping[str, Any]) 
         project=config.get("project") or "calib_ebm",
         name=config.get("name") or run_dir.resolve().name,
         id=_run_id(run_dir),
-        save_dir=str(run_dir),
+        # W&B's own process may stand in another folder.
+        save_dir=str(run_dir.resolve()),
         config=dict(record),
         group=chosen[0] if chosen else None,
         tags=[str(name) for name in chosen],

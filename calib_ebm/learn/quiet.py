@@ -14,6 +14,8 @@ NOT_FOR_PEOPLE = (
     ".*your dataloader is not resumable.*",
     ".*LeafSpec.*is deprecated.*",
     ".*srun.*command is available.*",
+    # Measurements are accumulated over all ranks by torchmetrics before they are logged.
+    ".*when logging on epoch level in distributed setting.*",
 )
 
 

@@ -1,0 +1,246 @@
+"""Checkpoints, Ctrl-C and progress, around a model so small that a training takes no time."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler, TensorDataset
+
+from calib_ebm.errors import Interrupted, TrainingFailed
+from calib_ebm.learn.callbacks import (
+    KeepLast,
+    LineProgress,
+    StepBar,
+    checkpoint_step,
+    last_checkpoint,
+    numbers_text,
+)
+from calib_ebm.learn.history import HistoryLogger
+
+STEPS = 20
+NUMBERS = {"loss": "loss/ce", "ece": "val/cal/ece"}
+
+
+class FromStep(Sampler[list[int]]):
+    """Numbers of the steps, from where the training stands, as in `StepBatches`."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter([[step] for step in range(self.first, STEPS)])
+
+    def __len__(self) -> int:
+        return STEPS
+
+
+class Slope(pl.LightningModule):
+    """One weight."""
+
+    def __init__(self, at_step: Callable[[int], None] = lambda step: None) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.at_step = at_step
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        self.at_step(self.global_step)
+        loss = (self.weight - batch[0] / STEPS).square().mean()
+        self.log("loss/ce", loss)
+        self.log("step", float(self.global_step))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        numbers = torch.arange(float(STEPS)).unsqueeze(-1)
+        return DataLoader(TensorDataset(numbers), batch_sampler=FromStep(self.trainer.global_step))
+
+
+def fit(folder: Path, module: Slope, *callbacks: Callback, every: int = 100) -> HistoryLogger:
+    """Train to the end, from the checkpoint in `folder` if there is one."""
+    folder.mkdir(exist_ok=True)
+    resume, history = last_checkpoint(folder), HistoryLogger(folder / "history.csv")
+    if resume is not None:
+        history.take_up(checkpoint_step(resume))
+    pl.Trainer(
+        accelerator="cpu",
+        max_steps=STEPS,
+        log_every_n_steps=5,
+        logger=history,
+        callbacks=[KeepLast(folder, every), *callbacks],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=any(isinstance(c, StepBar) for c in callbacks),
+        default_root_dir=folder,
+    ).fit(module, ckpt_path=resume, weights_only=True)
+    return history
+
+
+def at(step: int, action: Callable[[], None]) -> Callable[[int], None]:
+    """Do something within one step."""
+    return lambda now: action() if now == step else None
+
+
+def send(*numbers: int) -> Callable[[], None]:
+    """Send this process signals."""
+    return lambda: [os.kill(os.getpid(), number) for number in numbers] and None
+
+
+@pytest.fixture(autouse=True)
+def handlers_are_as_before() -> Iterator[None]:
+    """Whatever happens in a training, Ctrl-C means afterwards what it meant before."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    yield
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+# -------------------------------------------------------------------------------------- checkpoints
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [0, 7, STEPS - 1])
+def test_a_signal_stops_after_the_step_and_going_on_makes_no_difference(
+    number: int, step: int, tmp_path: Path
+) -> None:
+    whole = Slope()
+    history = fit(tmp_path / "whole", whole)
+    folder = tmp_path / "halted"
+    with pytest.raises(Interrupted, match="last step" if step == STEPS - 1 else f"step {step + 1}"):
+        fit(folder, Slope(at(step, send(number))))
+    kept = last_checkpoint(folder)
+    assert kept is not None and checkpoint_step(kept) == step + 1
+    assert {path.name for path in folder.iterdir()} == {"last.ckpt", "history.csv"}
+    resumed = Slope(at(step, lambda: pytest.fail("a step is done twice")))
+    again = fit(folder, resumed)
+    assert torch.equal(resumed.weight, whole.weight) and whole.weight.item() != 0
+    assert again.rows == history.rows and [*history.rows] == [4, 9, 14, 19]
+
+
+def test_who_insists_is_obeyed_at_once(tmp_path: Path) -> None:
+    reached: list[int] = []
+
+    def twice(step: int) -> None:
+        if step == 7:
+            send(signal.SIGINT, signal.SIGINT)()
+            reached.append(step)
+
+    with pytest.raises(Interrupted, match="at once"):
+        fit(tmp_path, Slope(twice), every=5)
+    assert reached == []
+    kept = last_checkpoint(tmp_path)
+    assert kept is not None and checkpoint_step(kept) == 5  # the one before, whole
+
+
+def test_checkpoints_are_written_every_so_many_steps_or_seconds(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    class Watch(KeepLast):
+        def _write(self, trainer: pl.Trainer) -> None:
+            seen.append(trainer.global_step)
+            super()._write(trainer)
+
+    trainer_of = {"accelerator": "cpu", "max_steps": STEPS, "logger": False}
+    for watch in (Watch(tmp_path, 6), Watch(tmp_path, 10**6, every_seconds=0.0)):
+        pl.Trainer(
+            **trainer_of,
+            callbacks=[watch],
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            default_root_dir=tmp_path,
+        ).fit(Slope())
+    assert seen == [6, 12, 18, *range(STEPS)]
+
+
+def test_an_error_leaves_the_checkpoint_and_the_handlers(tmp_path: Path) -> None:
+    def fails() -> None:
+        raise TrainingFailed("The loss is nan.")
+
+    with pytest.raises(TrainingFailed):
+        fit(tmp_path, Slope(at(9, fails)), every=4)
+    kept = last_checkpoint(tmp_path)
+    assert kept is not None and checkpoint_step(kept) == 8
+
+
+def test_there_is_no_checkpoint_where_there_is_none(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt.part").touch()
+    assert last_checkpoint(tmp_path) is None
+
+
+# ----------------------------------------------------------------------------------------- progress
+
+
+class Screen(io.StringIO):
+    """A terminal that remembers."""
+
+    def isatty(self) -> bool:
+        return True
+
+    @property
+    def frames(self) -> list[str]:
+        """What stood on the line, one after another."""
+        return [frame for frame in re.split(r"[\r\n]", self.getvalue()) if frame.strip()]
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    """A terminal of 80 columns in place of stderr."""
+    screen = Screen()
+    monkeypatch.setattr("calib_ebm.learn.callbacks.sys", SimpleNamespace(stderr=screen))
+    monkeypatch.setenv("COLUMNS", "80")
+    return screen
+
+
+def test_the_bar_is_one_line_that_leaves_room_and_ends(screen: Screen, tmp_path: Path) -> None:
+    fit(tmp_path, Slope(), StepBar("training", NUMBERS, refresh_rate=1))
+    frames = screen.frames
+    assert max(len(frame) for frame in frames) <= 77
+    assert all(frame.startswith("training ") for frame in frames)
+    assert "| 0/20 " in frames[0] and "100%" in frames[-1] and "| 20/20 " in frames[-1]
+    assert re.search(r"loss 0\.\d\d$", frames[-1].rstrip())
+    assert screen.getvalue().count("\n") == 1 and screen.getvalue().endswith("\n")
+
+
+def test_the_bar_of_a_resumed_training_begins_where_it_stands_and_an_error_ends_it(
+    screen: Screen, tmp_path: Path
+) -> None:
+    with pytest.raises(Interrupted):
+        fit(tmp_path, Slope(at(6, send(signal.SIGINT))), StepBar("training", NUMBERS))
+    assert screen.getvalue().endswith("\n") and "| 7/20 " in screen.frames[-1]
+    before = len(screen.frames)
+    fit(tmp_path, Slope(), StepBar("training", NUMBERS))
+    assert " 35%|" in screen.frames[before] and "| 7/20 " in screen.frames[before]
+
+
+def test_a_bar_that_is_turned_off_shows_nothing(screen: Screen, tmp_path: Path) -> None:
+    bar = StepBar("training", NUMBERS)
+    bar.disable()
+    fit(tmp_path, Slope(), bar)
+    assert screen.getvalue() == ""
+
+
+@pytest.mark.parametrize(("parts", "steps"), [(4, [5, 10, 15, 20]), (3, [7, 14, 20])])
+def test_lines_come_each_time_a_part_is_done(parts: int, steps: list[int], tmp_path: Path) -> None:
+    said: list[str] = []
+    fit(tmp_path, Slope(), LineProgress("training", NUMBERS, said.append, parts))
+    assert [int(line.split()[2]) for line in said] == steps
+    assert said[-1].startswith("training: step 20 of 20, loss ")
+
+
+def test_numbers_are_short_and_absent_ones_left_out() -> None:
+    logged = {"a": torch.tensor(-0.001), "b/acc": 0.5, "c": 12345.6, "d": float("nan")}
+    numbers = {"a": "a", "b": "b/acc", "c": "c", "d": "d", "e": "e"}
+    assert numbers_text(numbers, logged, " ") == "a 0.00 b 50.0% c 1.235e+04 d nan"
