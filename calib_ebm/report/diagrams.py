@@ -135,14 +135,20 @@ def curve(
 def running_mean(value: Floats) -> Floats | None:
     """Mean of the neighbours within a twentieth of the length; None for few values.
 
-    As many on either side, so fewer towards the ends: a steady fall stays one up to its last value.
+    Where there are none on one side, the line through those at the end: a steady fall stays one up
+    to its last value, and no single value decides how a curve ends.
     """
     if len(value) < 60:
         return None
-    sums = np.concatenate([[0.0], np.cumsum(value)])
-    index = np.arange(len(value))
-    reach = np.minimum(len(value) // 40, np.minimum(index, len(value) - 1 - index))
-    return np.asarray((sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1))
+    reach = len(value) // 40
+    offset = np.arange(-reach, reach + 1)
+    middle = np.convolve(value, np.full(len(offset), 1 / len(offset)), mode="valid")
+
+    def line(part: Floats) -> Floats:
+        return np.asarray(part.mean() + offset * ((part @ offset) / (offset @ offset)))
+
+    begin, end = line(value[: len(offset)]), line(value[-len(offset) :])
+    return np.concatenate([begin[:reach], middle, end[reach + 1 :]])
 
 
 def histograms(

@@ -35,6 +35,15 @@ def test_a_running_mean_is_quieter_and_keeps_the_level() -> None:
     assert diagrams.running_mean(noise[:59]) is None
 
 
+def test_one_value_does_not_decide_how_a_curve_ends() -> None:
+    value = np.ones(200)
+    value[-1] = 11.0  # of a window of 11 values
+    smooth = diagrams.running_mean(value)
+    assert smooth is not None
+    assert 1 < smooth[-1] < 5
+    np.testing.assert_allclose(smooth[:180], 1.0)
+
+
 def test_limits_hold_nearly_all_and_no_outlier() -> None:
     sample = np.random.default_rng(0).standard_normal(1000)
     low, high = diagrams.robust_limits([sample, np.asarray([1e30, -1e38, np.inf, np.nan])])

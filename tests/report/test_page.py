@@ -162,6 +162,14 @@ def test_a_run_of_one_row_of_history(make_run: MakeRun) -> None:
     assert "Logged once, at step 0" in read(make_run(rows=1)).text
 
 
+@pytest.mark.parametrize(("rows", "means"), [(80, True), (20, False)])
+def test_of_a_long_training_means_are_told_and_of_a_short_one_values(
+    make_run: MakeRun, rows: int, means: bool
+) -> None:
+    text = read(make_run(rows=rows)).text
+    assert (" in the first tenth of the steps, " in text) == means
+
+
 def test_a_run_without_test_texts(make_run: MakeRun) -> None:
     folder = make_run()
     files.write_predictions(folder, ["a"], ["fit"], [0], np.zeros((1, 2)), None)
@@ -188,6 +196,16 @@ def test_the_summary_says_how_the_error_stands_to_its_floor(make_run: MakeRun) -
     assert "is more than chance (p = 0.001)" in sure
     unsure = summary_with(make_run, **ece, **floor, **{chance: 0.4})
     assert "cannot be told from that (p = 0.400)" in unsure
+
+
+def test_the_summary_says_when_every_text_is_given_the_same_class(make_run: MakeRun) -> None:
+    folder = make_run()
+    assert "as a constant would" not in headline.summary(files.read_run(folder))
+    logits = np.tile([0.0, 1.0], (4, 1))
+    files.write_predictions(folder, list("abcd"), ["test"] * 4, [0, 1, 0, 1], logits, None)
+    run = files.read_run(folder)
+    said = f"It calls every one of them {run.run.labels[1]}, as a constant would."
+    assert said in headline.summary(run)
 
 
 def test_the_summary_names_error_and_temperature(make_run: MakeRun) -> None:

@@ -27,7 +27,7 @@ def kicker(run: RunFolder) -> str:
 
 def summary(run: RunFolder) -> str:
     """What was found, for someone who reads nothing else."""
-    sentences = (_accuracy(run), _ece(run), _floor(run), _truth(run))
+    sentences = (_accuracy(run), _one_class(run), _ece(run), _floor(run), _truth(run))
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -55,6 +55,14 @@ def _accuracy(run: RunFolder) -> str:
     if accuracy is None:
         return f"Measured on {texts}."
     return f"On {texts} the classifier is right {_said(accuracy)} of the time."
+
+
+def _one_class(run: RunFolder) -> str:
+    """Said of a classifier that has learned nothing: shares and ECE alone make it look good."""
+    predicted = run.predictions.of("test").logits_NC.argmax(axis=1)
+    if len(predicted) < 2 or (predicted != predicted[0]).any():
+        return ""
+    return f"It calls every one of them {run.run.labels[predicted[0]]}, as a constant would."
 
 
 def _ece(run: RunFolder) -> str:

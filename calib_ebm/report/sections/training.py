@@ -13,6 +13,8 @@ from calib_ebm.report.files import History, RunFolder
 from calib_ebm.report.numbers import decimals, percent
 
 TITLE = "How training went"
+STEADY = 6
+"""Of as many values the mean is told: single batches are too uneven to say how training went."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ def _panel(curve: Curve, step: Floats, value: Floats) -> Panel:
     write = percent if curve.as_percent else decimals
     if len(value) == 1:
         course = f"Logged once, at step {step[0]:.0f}: {write(float(value[0]))}."
+    elif (tenth := len(value) // 10) >= STEADY:
+        first, last = write(float(value[:tenth].mean())), write(float(value[-tenth:].mean()))
+        course = f"On average {first} in the first tenth of the steps, {last} in the last."
     else:
         first, last = write(float(value[0])), write(float(value[-1]))
         course = f"From {first} at step {step[0]:.0f} to {last} at step {step[-1]:.0f}."
