@@ -155,7 +155,8 @@ def _below_the_bar() -> str:
 
 
 def _no_room(error: OSError) -> InputError:
-    file = error.filename if error.filename is not None else "A file"
+    # Where writing fails, and not opening, the system does not say which file it was.
+    file = "A file could not be written" if error.filename is None else error.filename
     return InputError(
         f"{file}: {error.strerror}.",
         "files that this user may read, folders that this user may write, a disk with room",
