@@ -18,6 +18,7 @@ help:  ## Show what can be made
 
 demo: $(VENV)/.installed  ## Run the main job on the embedded task; its last line says where the report is
 	@$(BIN)/python -m calib_ebm.train $(ARGS)
+	@echo "report: $$(ls -t runs/*/report.html | head -n 1)"
 
 test: $(VENV)/.installed-dev  ## Run the tests (WORKERS=2 processes, ARGS="-k ece" for some of them)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)

@@ -35,6 +35,7 @@ def test_train_ends_with_the_run_folder_and_leaves_the_contract(undisturbed: Any
     assert undisturbed.code == 0, undisturbed.err
     folder = undisturbed.last_path
     assert {path.name for path in folder.iterdir()} == CONTRACT | {"tensorboard"}
+    assert {path.name for path in undisturbed.folder.iterdir()} == {"runs"}  # nothing beside it
     record = read_run(folder)
     assert record.run.status == "complete"
     typed = shlex.split(record.run.command)
