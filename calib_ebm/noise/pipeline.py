@@ -8,6 +8,7 @@ Each is stored under the digest of all that determines it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -151,8 +152,8 @@ def ensure_bank(
                 ) from stop
             finally:
                 tuned.lm.cpu()  # the device is needed for training now
-    expect = {"task": task.digest, "tokenizer": task.tokenizer.digest}
-    return NoiseBank.open(folder, expect), reused
+    # The whole plan, as JSON keeps it: a bank that was moved into this place is not taken for it.
+    return NoiseBank.open(folder, json.loads(json.dumps(plan))), reused
 
 
 def _device(name: str) -> torch.device:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -124,6 +125,14 @@ def test_held_out_noise_is_drawn_around_held_out_texts(ensure: Ensure, task: Noi
     assert stage.train.manifest["plan"]["texts"] == texts_digest(task.train)
     assert set(stage.held_out.sources.tolist()) == {0, 1}
     assert set(stage.train.sources.tolist()) == {0, 1, 2, 3}
+
+
+def test_a_bank_in_another_one_s_place_is_refused(ensure: Ensure) -> None:
+    stage = ensure()
+    shutil.rmtree(stage.train.folder)
+    shutil.copytree(stage.held_out.folder, stage.train.folder)
+    with pytest.raises(InputError, match="was drawn for"):
+        ensure()
 
 
 def test_held_out_noise_without_prefixes_is_not_the_training_noise(ensure: Ensure) -> None:
