@@ -27,6 +27,7 @@ from calib_ebm.learn.record import RunRecorder, command_line, git_commit, versio
 from calib_ebm.loss.joint import JointLoss
 from calib_ebm.ranks import is_first_process
 from calib_ebm.report.page import write_report
+from calib_ebm.text.load import load_task
 
 Config = Mapping[str, Any]
 Say = Callable[[str], None]
@@ -52,6 +53,7 @@ def run(config: Config, say: Say) -> Path:
     first = is_first_process()
     if first and is_complete(folder) and not config["overwrite"]:
         open_run(config, folder)
+        _check_finished(config, folder)
         say("This run is finished already; nothing was done (overwrite=true runs it again).")
         return folder
     if first:
@@ -78,11 +80,39 @@ def run(config: Config, say: Say) -> Path:
     return folder
 
 
+def _check_finished(config: Config, folder: Path) -> None:
+    """Whether the data of a finished run are still those it was made with, if they can be read."""
+    try:
+        digests = load_task(config["task"], int(config["seed"])).digests
+    except InputError:
+        # Moved or out of reach: the run's results stand all the same.
+        return
+    _require_same_data(RunRecorder(folder, active=False).facts.get("data_digests"), digests, folder)
+
+
+def _require_same_data(
+    before: Mapping[str, str] | None, now: Mapping[str, str], folder: Path
+) -> None:
+    """Refuse to go on with other data under the same settings.
+
+    Raises:
+        InputError: naming the part that has changed.
+    """
+    changed = sorted(name for name in now if before and before.get(name) != now[name])
+    if changed:
+        raise InputError(
+            f"The {' and '.join(changed)} data are not those that the run in {folder} began with.",
+            "the same data, with which a run goes on",
+            "Give another folder with run_dir=..., or add overwrite=true to replace that run.",
+        )
+
+
 def _stages(config: Config, folder: Path, recorder: RunRecorder, say: Say) -> None:
     with recorder.stage("load"):
         material = load_material(config)
         plan = plan_training(config, material)
     task = material.task
+    _require_same_data(recorder.facts.get("data_digests"), task.digests, folder)
     recorder.set(
         labels=list(task.labels), metrics=list(task.metrics), data_digests=dict(task.digests)
     )

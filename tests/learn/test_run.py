@@ -238,3 +238,33 @@ def test_a_pretrained_encoder_trains_with_dropout(
     encoder = f"encoder.name_or_path={first / 'model'}"
     run(settings("energy=scalar", encoder, "trainer.max_steps=2", run="second"), quiet)
     assert modes == {True}
+
+
+def test_data_that_changed_under_a_run_are_refused(settings: Settings, tmp_path: Path) -> None:
+    csv_file = tmp_path / "mine.csv"
+    lines = [f"text {row} is {'good' if row % 2 else 'bad'},{row % 2}" for row in range(120)]
+    csv_file.write_text("\n".join(["text,label", *lines]))
+    config = settings("energy=none")
+    own = settings("energy=none", "task.language_seed=1")["task"] | {
+        "name": "csv",
+        "source": "csv",
+        "train": str(csv_file),
+        "dev": None,
+        "dev_fraction": 0.4,
+        "text": "text",
+        "text_pair": None,
+        "label": "label",
+        "labels": None,
+    }
+    config["task"] = own
+    run(config, quiet)
+    said: list[str] = []
+    run(config, said.append)
+    assert "finished already" in said[0]
+    csv_file.write_text(
+        "\n".join(["text,label", *lines, "text 999 is good,1", "text 998 is bad,0"])
+    )
+    with pytest.raises(InputError, match="data are not those"):
+        run(config, quiet)
+    csv_file.unlink()
+    assert run(config, quiet).exists()
