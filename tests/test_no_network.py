@@ -51,6 +51,10 @@ def test_unix_sockets_are_not_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         server.bind("here")
         server.listen()
         client.connect("here")
+        peer, _ = server.accept()
+        with peer:
+            client.sendall(b"heard")
+            assert peer.recv(5) == b"heard"
 
 
 def test_processes_that_tests_start_are_refused_too(tmp_path: Path) -> None:
