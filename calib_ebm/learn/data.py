@@ -82,10 +82,9 @@ class JointData(pl.LightningDataModule):
         train: encoded training texts.
         fit: encoded texts of the fit half.
         noise_for: gives the noise of a text at a place; None for plain fine-tuning.
-        batch_size: texts of a step over all ranks together.
+        order: which texts stand in which batch.
         eval_batch_size: texts of an evaluation batch on each rank.
         total_steps: steps of the whole training.
-        seed: of the order.
         workers: processes that prepare batches; 0 prepares them in the training process.
     """
 
@@ -95,18 +94,16 @@ class JointData(pl.LightningDataModule):
         train: Sequence[Encoded],
         fit: Sequence[Encoded],
         noise_for: NoiseFor | None,
+        order: TrainOrder,
         *,
-        batch_size: int,
         eval_batch_size: int,
         total_steps: int,
-        seed: int,
         workers: int = 0,
     ) -> None:
         super().__init__()
         self.tokenizer, self.train, self.fit, self.noise_for = tokenizer, train, fit, noise_for
         self.eval_batch_size, self.total_steps, self.workers = eval_batch_size, total_steps, workers
-        lengths = tuple(len(t.ids_a) + len(t.ids_b or ()) for t in train)
-        self.order = TrainOrder(lengths, batch_size, seed)
+        self.order = order
 
     def train_dataloader(self) -> DataLoader[JointBatch]:
         """Steps from where the run stands to its end; this rank's share of each."""

@@ -209,17 +209,12 @@ def drawn_banks(
     """Noise of training texts and of the test half, each with whether it was found."""
     noise, cache = config["noise"], Path(str(config["cache_dir"]))
     task, seed = noise_task(material), int(config["seed"])
-    rows = rows_needed(noise, _places(plan), plan.texts)
+    rows = rows_needed(noise, len(plan.lengths_at(0)), plan.texts)
     train = ensure_bank(noise, task, lm, cache, seed, rows, say=say)
     held_out = ensure_bank(
         noise, task, lm, cache, held_out_seed(seed), len(material.test), held_out=True, say=say
     )
     return train, held_out
-
-
-def _places(plan: Plan) -> int:
-    """Texts of an epoch, or of the whole training if that is shorter."""
-    return min(plan.steps, plan.steps_per_epoch) * plan.batch_size
 
 
 def supply_noise(
@@ -241,7 +236,6 @@ def supply_noise(
         stage["skipped"] = found
     recorder.set(noise_lm={"digest": lm.digest, **lm.manifest}, bank=bank.manifest)
     per_text = int(config["noise"]["per_text"])
-    places = _places(plan)
     if len(bank) < per_text * plan.texts:
         recorder.note(
             f"The bank holds {len(bank)} noise texts and training takes {per_text * plan.texts}: "
@@ -258,7 +252,7 @@ def supply_noise(
         bank=bank,
         sources=bank.sources,
         train=material.train,
-        order=NoiseOrder(len(bank), per_text, places, int(config["seed"])),
+        order=NoiseOrder(bank.lengths, plan.lengths_at, per_text, int(config["seed"])),
         per_text=per_text,
         held_out_bank=held_out,
         sampler=make_sampler(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from calib_ebm.energy.encoder import SMALL, build_small_encoder, load_encoder, longest_input
@@ -124,14 +125,21 @@ class Plan:
 
     Attributes:
         steps: optimiser steps of the whole training.
-        steps_per_epoch: full batches in one pass over the training texts.
-        batch_size: texts of a step over all processes.
+        order: which texts stand in which batch.
     """
 
     optim: OptimOptions
     steps: int
-    steps_per_epoch: int
-    batch_size: int
+    order: TrainOrder
+
+    @property
+    def batch_size(self) -> int:
+        """Texts of a step over all processes."""
+        return self.order.size
+
+    def lengths_at(self, epoch: int) -> np.ndarray:
+        """Tokens of the text at each position of an epoch, which ends with the last step."""
+        return self.order.lengths_at(epoch)[: self.steps * self.order.size]
 
     @property
     def texts(self) -> int:
@@ -158,7 +166,10 @@ def plan_training(config: Config, material: Material) -> Plan:
         if trainer[name] is not None:
             _require_positive(f"trainer.{name}", trainer[name], f"trainer.{name}=3")
     lengths = tuple(len(t.ids_a) + len(t.ids_b or ()) for t in material.train)
-    order = TrainOrder(lengths, int(optim["batch_size"]), int(config["seed"]))
+    _require_positive("optim.length_window", optim["length_window"], "optim.length_window=50")
+    order = TrainOrder(
+        lengths, int(optim["batch_size"]), int(config["seed"]), int(optim["length_window"])
+    )
     steps = count_steps(order.steps_per_epoch, trainer["max_steps"], trainer["epochs"])
     options = OptimOptions(
         lr=float(optim["lr"]),
@@ -168,7 +179,7 @@ def plan_training(config: Config, material: Material) -> Plan:
         eps=float(optim["eps"]),
         betas=(float(optim["betas"][0]), float(optim["betas"][1])),
     )
-    return Plan(options, steps, order.steps_per_epoch, order.size)
+    return Plan(options, steps, order)
 
 
 def _warmup(given: int | None, recipe: Config, steps: int) -> int:

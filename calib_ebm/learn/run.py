@@ -164,10 +164,9 @@ def _trained(
             material.train,
             material.fit,
             None if supply is None else supply.noise_for,
-            batch_size=plan.batch_size,
+            plan.order,
             eval_batch_size=int(config["trainer"]["eval_batch_size"]),
             total_steps=plan.steps,
-            seed=int(config["seed"]),
             workers=int(config["trainer"]["workers"]),
         )
         first = is_first_process()

@@ -269,6 +269,14 @@ class NoiseBank(Sequence[Encoded]):
         """The row of the text that each sample was drawn around, -1 where none."""
         return np.concatenate([shard.source for shard in self._shards])
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each sample, of both halves of a pair together."""
+        parts = [
+            np.diff(s.a_offsets) + (np.diff(s.b_offsets) if s.has_b else 0) for s in self._shards
+        ]
+        return np.concatenate(parts)
+
     def __len__(self) -> int:
         return int(self.manifest["count"])
 

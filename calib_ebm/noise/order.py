@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 
@@ -26,38 +25,48 @@ def check_per_text(per_text: int) -> int:
     )
 
 
-@dataclass(frozen=True)
 class NoiseOrder:
     """Rows of the bank by place in training.
 
-    The bank is shuffled and dealt out: epoch after epoch takes the next K * `places` rows, and when
-    too few are left, the bank is shuffled anew. So nothing repeats within an epoch, nor between
-    epochs as long as the bank lasts. A function of (seed, epoch, position) alone: ranks and resumed
-    runs agree.
+    The bank is shuffled and dealt out: every epoch takes the next K * `places` rows, and when too
+    few are left, the bank is shuffled anew. So nothing repeats within an epoch, nor between epochs
+    as long as the bank lasts.
+
+    Within an epoch the shortest noise goes to the shortest texts. The loss sums over data and noise
+    apart, so it does not care which noise stands beside which text; but batches are made of texts
+    of similar length, and beside noise of any length the gradient of each single batch would say
+    above all whether its texts are longer or shorter than noise (conf/experiment/README.md). It
+    also saves padding.
+
+    A function of (seed, epoch, position) alone: ranks and resumed runs agree.
 
     Args:
-        rows: samples in the bank.
+        noise_lengths_R: tokens of each of the R samples in the bank.
+        text_lengths: tokens of the text at each position of an epoch, by the epoch's number; an
+            epoch ends with the last step if that comes first.
         per_text: K.
-        places: positions of an epoch (texts of the training set, or of all steps if they are
-            fewer).
         seed: of the shuffles.
 
     Raises:
         InputError: when the bank is smaller than an epoch needs.
     """
 
-    rows: int
-    per_text: int
-    places: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        check_per_text(self.per_text)
-        needed = self.per_text * self.places
+    def __init__(
+        self,
+        noise_lengths_R: np.ndarray,
+        text_lengths: Callable[[int], np.ndarray],
+        per_text: int,
+        seed: int,
+    ) -> None:
+        self.per_text, self.seed = check_per_text(per_text), seed
+        self._noise_lengths_R, self._text_lengths = noise_lengths_R, text_lengths
+        self.rows, self.places = len(noise_lengths_R), len(text_lengths(0))
+        self._kept: dict[int, np.ndarray] = {}
+        needed = per_text * self.places
         if needed > self.rows:
             raise InputError(
                 f"The bank holds {self.rows} noise texts, and one epoch needs K*N = "
-                f"{self.per_text}*{self.places} = {needed}.",
+                f"{per_text}*{self.places} = {needed}.",
                 f"a bank of at least {needed}",
                 "Draw more (noise.bank_epochs, noise.bank_size) or lower noise.per_text.",
             )
@@ -65,12 +74,22 @@ class NoiseOrder:
     def at(self, epoch: int, position: int) -> list[int]:
         """The K rows for the text at a position of an epoch."""
         assert 0 <= position < self.places
-        epochs_a_deal = self.rows // (self.per_text * self.places)
-        deal, within = divmod(epoch, epochs_a_deal)
-        first = (within * self.places + position) * self.per_text
-        return _deal(self.seed, deal, self.rows)[first : first + self.per_text].tolist()
+        if epoch not in self._kept:
+            self._kept.clear()
+            self._kept[epoch] = self._epoch(epoch)
+        return self._kept[epoch][position].tolist()
 
-
-@functools.lru_cache(maxsize=2)
-def _deal(seed: int, deal: int, rows: int) -> np.ndarray:
-    return stream(seed, DEALING, deal).permutation(rows)
+    def _epoch(self, epoch: int) -> np.ndarray:
+        """Rows of the epoch, places by K."""
+        needed = self.per_text * self.places
+        deal, within = divmod(epoch, self.rows // needed)
+        shuffled = stream(self.seed, DEALING, deal).permutation(self.rows)
+        rows = shuffled[within * needed : (within + 1) * needed]
+        # Among equal lengths chance decides, for texts too: in the order of positions, the noise
+        # of an epoch's last batches would be the longest.
+        by_length = rows[np.argsort(self._noise_lengths_R[rows], kind="stable")]
+        ties = stream(self.seed, DEALING, deal, within).random(self.places)
+        shortest_first = np.lexsort((ties, self._text_lengths(epoch)))
+        dealt = np.empty((self.places, self.per_text), dtype=np.int64)
+        dealt[shortest_first] = by_length.reshape(self.places, self.per_text)
+        return dealt

@@ -28,19 +28,21 @@ class Place(tuple[int, int, int]):
 class TrainOrder:
     """The order of training texts.
 
-    Every epoch is a new seeded shuffle; texts are then sorted by length within windows of
-    `WINDOW_BATCHES` batches and the batches shuffled again, so that a batch pads little. The texts
-    that do not fill a last batch wait for the next epoch's shuffle.
+    Every epoch is a new seeded shuffle; texts are then sorted by length within windows of some
+    batches and the batches shuffled again, so that a batch pads little. The texts that do not fill
+    a last batch wait for the next epoch's shuffle.
 
     Args:
         lengths: tokens of each text.
         batch_size: texts a step takes over all ranks together.
         seed: of the shuffles.
+        window: batches within which texts are brought together by length; 1 is a plain shuffle.
     """
 
     lengths: tuple[int, ...]
     batch_size: int
     seed: int
+    window: int = WINDOW_BATCHES
     _kept: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -67,11 +69,15 @@ class TrainOrder:
             self._kept[epoch] = self._shuffled(epoch)
         return self._kept[epoch]
 
+    def lengths_at(self, epoch: int) -> np.ndarray:
+        """Tokens of the text at each position of an epoch."""
+        return np.asarray(self.lengths)[self.rows(epoch)]
+
     def _shuffled(self, epoch: int) -> np.ndarray:
         rng = np.random.default_rng([self.seed, epoch])
         rows = rng.permutation(len(self.lengths))[: self.steps_per_epoch * self.size]
         lengths = np.asarray(self.lengths)
-        window = WINDOW_BATCHES * self.size
+        window = self.window * self.size
         rows = np.concatenate(
             [
                 part[np.argsort(lengths[part], kind="stable")]

@@ -43,6 +43,7 @@ def test_what_is_written_is_read(tmp_path: Path, pairs: bool) -> None:
     assert len(bank) == 10
     assert list(bank) == [text_of(n, pairs) for n in range(10)]
     assert bank.sources.tolist() == [7 * n for n in range(10)]
+    assert bank.lengths.tolist() == [n % 5 + 1 + 2 * pairs for n in range(10)]
     assert bank.manifest["mode"] == "masked"
     assert (bank.manifest["drops"], bank.manifest["cut"], bank.manifest["symbols"]) == (3, 6, 9)
     assert [shard["file"] for shard in bank.manifest["shards"]] == [

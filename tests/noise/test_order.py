@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,12 +9,24 @@ from calib_ebm.errors import InputError
 from calib_ebm.noise.order import NoiseOrder, check_per_text
 
 
+def order_of(
+    rows: int, per_text: int, places: int, seed: int, lengths: int = 30, data_lengths: int = 30
+) -> NoiseOrder:
+    """An order for noise and texts of some lengths, texts in another order in each epoch."""
+
+    def text_lengths(epoch: int) -> np.ndarray:
+        return np.random.default_rng([seed, epoch]).integers(3, 3 + data_lengths, places)
+
+    noise = np.random.default_rng(seed).integers(3, 3 + lengths, rows)
+    return NoiseOrder(noise, text_lengths, per_text, seed)
+
+
 @given(st.integers(1, 4), st.integers(1, 12), st.integers(0, 40), st.integers(0, 5))
 def test_no_noise_text_twice_in_an_epoch_nor_before_the_bank_is_used_up(
     per_text: int, places: int, more: int, seed: int
 ) -> None:
     rows = per_text * places + more
-    order = NoiseOrder(rows, per_text, places, seed)
+    order = order_of(rows, per_text, places, seed)
     epochs = [[order.at(e, p) for p in range(places)] for e in range(4)]
     flat = [[row for text in epoch for row in text] for epoch in epochs]
     for epoch in flat:
@@ -26,19 +39,45 @@ def test_no_noise_text_twice_in_an_epoch_nor_before_the_bank_is_used_up(
 
 def test_every_epoch_and_seed_deals_otherwise() -> None:
     def dealt(seed: int, epoch: int) -> list[list[int]]:
-        return [NoiseOrder(50, 1, 50, seed).at(epoch, place) for place in range(50)]
+        return [order_of(50, 1, 50, seed).at(epoch, place) for place in range(50)]
 
     assert dealt(0, 0) == dealt(0, 0)
     assert dealt(0, 0) != dealt(0, 1)
     assert dealt(0, 0) != dealt(1, 0)
 
 
+def test_the_shortest_noise_of_an_epoch_goes_to_the_shortest_texts() -> None:
+    order = order_of(500, 2, 200, seed=1)
+    for epoch in range(3):
+        text = order._text_lengths(epoch)
+        noise = order._noise_lengths_R[[order.at(epoch, place) for place in range(200)]]
+        by_length = np.lexsort((noise.mean(axis=1), text))
+        assert (np.diff(noise[by_length].reshape(-1)) >= 0).all()
+        assert np.corrcoef(text, noise.mean(axis=1))[0, 1] > 0.99
+    # The control: dealt without regard to length.
+    shuffled = order._noise_lengths_R[np.random.default_rng(0).permutation(500)[:200]]
+    assert abs(np.corrcoef(order._text_lengths(0), shuffled)[0, 1]) < 0.3
+
+
+def test_among_texts_of_one_length_no_part_of_an_epoch_gets_the_longer_noise() -> None:
+    """Once it did: ties went by position, and the last batches of an epoch had all long noise."""
+    order = order_of(4000, 1, 4000, seed=2, data_lengths=2)
+    noise = order._noise_lengths_R[[order.at(0, place)[0] for place in range(4000)]]
+    quarters = noise.reshape(4, 1000).mean(axis=1)
+    # A quarter's mean has a standard error of .27.
+    assert np.ptp(quarters) < 1.4
+    in_order = np.argsort(order._text_lengths(0), kind="stable")
+    tied = np.empty(4000)
+    tied[in_order] = np.sort(noise)
+    assert np.ptp(tied.reshape(4, 1000).mean(axis=1)) > 5
+
+
 def test_a_bank_smaller_than_an_epoch_is_refused_with_both_numbers() -> None:
     with pytest.raises(InputError, match=r"holds 79 noise texts.* 8\*10 = 80") as caught:
-        NoiseOrder(79, 8, 10, 0)
+        order_of(79, 8, 10, 0)
     assert "noise.bank_epochs" in caught.value.to_do
     assert "noise.per_text" in caught.value.to_do
-    assert len(NoiseOrder(80, 8, 10, 0).at(0, 9)) == 8
+    assert len(order_of(80, 8, 10, 0).at(0, 9)) == 8
 
 
 @pytest.mark.parametrize("per_text", [0, -1, 1.5, None])

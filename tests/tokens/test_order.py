@@ -107,6 +107,26 @@ def test_short_and_long_batches_are_mixed() -> None:
     assert abs(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1]) < 0.5
 
 
+def test_a_window_of_one_batch_is_a_plain_shuffle() -> None:
+    order = TrainOrder(lengths_of(640), 16, 0, window=1)
+    means = [np.mean([order.lengths[row] for row in rows]) for rows in epoch_rows(order, 0)]
+    # Means of 16 draws from 3 ... 59 spread by 16.4 / 4; sorted ones by 16.4.
+    assert np.std(means) < 6
+    sorted_means = [
+        np.mean([order.lengths[row] for row in rows])
+        for rows in epoch_rows(TrainOrder(order.lengths, 16, 0), 0)
+    ]
+    assert np.std(sorted_means) > 13
+
+
+def test_lengths_at_are_those_of_the_texts_in_their_places() -> None:
+    order = TrainOrder(lengths_of(50), 8, 0)
+    for epoch in (0, 1):
+        steps = range(epoch * 6, epoch * 6 + 6)
+        places = [place for step in steps for place in order.batch(step)]
+        assert [order.lengths[row] for row, _, _ in places] == order.lengths_at(epoch).tolist()
+
+
 def test_fewer_texts_than_a_batch_are_one_batch() -> None:
     order = TrainOrder(lengths_of(5), 8, 0)
     assert (order.size, order.steps_per_epoch) == (5, 1)
