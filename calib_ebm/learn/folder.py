@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 
 from calib_ebm import __version__
 from calib_ebm.errors import InputError
+from calib_ebm.lock import only_one
 from calib_ebm.report.files import CONFIG, RUN, write_text_atomic
 
 NOT_OF_THE_RUN = ("run_dir", "cache_dir", "overwrite", "logger", "hydra")
@@ -58,6 +60,20 @@ def run_folder(config: Config) -> Path:
     return Path("runs") / "-".join(parts)
 
 
+def hold_run(folder: Path, say: Callable[[str], None]) -> ExitStack:
+    """The right to write a run folder; waits while another process is at work in it.
+
+    Raises:
+        InputError: when it cannot be written.
+    """
+    held = ExitStack()
+    try:
+        held.enter_context(only_one(folder, say, inside=True))
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    return held
+
+
 def open_run(config: Config, folder: Path) -> None:
     """Make the folder for a run with these settings, or take up what such a run left there.
 
@@ -74,11 +90,15 @@ def open_run(config: Config, folder: Path) -> None:
             return
         write_text_atomic(existing, yaml.safe_dump(dict(config), sort_keys=False))
     except OSError as error:
-        raise InputError(
-            f"The run folder {folder} cannot be written ({error.strerror or error}).",
-            "a folder that this user may write, on a disk with space left",
-            "Give another with run_dir=...",
-        ) from error
+        raise _cannot_write(folder, error) from error
+
+
+def _cannot_write(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"The run folder {folder} cannot be written ({error.strerror or error}).",
+        "a folder that this user may write, on a disk with space left",
+        "Give another with run_dir=...",
+    )
 
 
 def _clear(folder: Path) -> None:

@@ -62,7 +62,7 @@ def build_dashboard(
 
 
 class RunOnWandb(WandbLogger):
-    """A W&B run that ends with the training: the next run of the same process is another one."""
+    """A W&B run that ends with our run: the next run of the same process is another one."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -71,11 +71,16 @@ class RunOnWandb(WandbLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Send, or write, what is left, and end the run."""
+        """Send, or write, what is left; a training that failed ends the run."""
         super().finalize(status)
-        # Not the property, which would begin a run where none was begun.
+        if status != "success":
+            self.finish(1)
+
+    def finish(self, exit_code: int = 0) -> None:
+        """End the run, where one was begun."""
+        # Not the property, which would begin one.
         if self._experiment is not None:
-            self._experiment.finish(exit_code=0 if status == "success" else 1)
+            self._experiment.finish(exit_code=exit_code)
             self._experiment = None
 
 
@@ -107,6 +112,28 @@ def _wandb(config: Mapping[str, Any], run_dir: Path, record: Mapping[str, Any]) 
         tags=[str(name) for name in chosen],
         **mode,
     )
+
+
+def finish_dashboard(dashboard: Logger | None, metrics: Mapping[str, float]) -> None:
+    """Show what was measured at the end beside the curves, and end the run there.
+
+    Args:
+        dashboard: that of the training, or None.
+        metrics: as in metrics.json.
+    """
+    if isinstance(dashboard, RunOnWandb):
+        # Not as points of curves: they belong to the run and not to a step.
+        dashboard.experiment.summary.update(dict(metrics))
+        dashboard.finish()
+    elif isinstance(dashboard, TensorBoardLogger):
+        # Beside the settings, where TensorBoard compares runs; ends of intervals stay in the file.
+        values = {name: value for name, value in metrics.items() if not _is_end(name)}
+        dashboard.log_hyperparams(dashboard.hparams, values)
+        dashboard.finalize("success")
+
+
+def _is_end(name: str) -> bool:
+    return name.endswith(("/low", "/high"))
 
 
 def _run_id(run_dir: Path) -> str:

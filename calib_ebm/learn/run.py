@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.loggers.logger import Logger
 
 from calib_ebm.classifier import FACTS, EnergyClassifier
 from calib_ebm.errors import InputError, Interrupted
 from calib_ebm.learn.data import JointData
 from calib_ebm.learn.fit import fit
-from calib_ebm.learn.folder import is_complete, open_run, run_folder
+from calib_ebm.learn.folder import hold_run, is_complete, open_run, run_folder
 from calib_ebm.learn.joint import JointModule
-from calib_ebm.learn.loggers import build_dashboard
+from calib_ebm.learn.loggers import build_dashboard, finish_dashboard
 from calib_ebm.learn.measure import Measured, score_set, write_measurements
 from calib_ebm.learn.noise_stage import NoiseSupply, supply_noise
 from calib_ebm.learn.prepare import Material, Plan, build_network, load_material, plan_training
@@ -26,6 +27,7 @@ from calib_ebm.learn.quiet import quieten
 from calib_ebm.learn.record import RunRecorder, command_line, git_commit, versions
 from calib_ebm.loss.joint import JointLoss
 from calib_ebm.ranks import is_first_process
+from calib_ebm.report.files import read_metrics
 from calib_ebm.report.page import write_report
 from calib_ebm.text.load import load_task
 
@@ -50,12 +52,21 @@ def run(config: Config, say: Say) -> Path:
     """
     quieten()
     folder = run_folder(config)
-    first = is_first_process()
+    if not is_first_process():
+        # The first one holds the lock for all of a run's processes.
+        _run(config, folder, False, say)
+        return folder
+    with hold_run(folder, say):
+        _run(config, folder, True, say)
+    return folder
+
+
+def _run(config: Config, folder: Path, first: bool, say: Say) -> None:
     if first and is_complete(folder) and not config["overwrite"]:
         open_run(config, folder)
         _check_finished(config, folder)
         say("This run is finished already; nothing was done (overwrite=true runs it again).")
-        return folder
+        return
     if first:
         open_run(config, folder)
     recorder = RunRecorder(folder, active=first)
@@ -77,7 +88,6 @@ def run(config: Config, say: Say) -> Path:
     except BaseException:
         recorder.set(status="failed")
         raise
-    return folder
 
 
 def _check_finished(config: Config, folder: Path) -> None:
@@ -124,10 +134,14 @@ def _stages(config: Config, folder: Path, recorder: RunRecorder, say: Say) -> No
     for note in material.notes:
         say(f"note: {note}")
     supply = supply_noise(config, material, plan, recorder, say)
-    classifier = _trained(config, material, plan, supply, folder, recorder, say)
+    first = is_first_process()
+    dashboard = build_dashboard(config["logger"], folder, config) if first else None
+    classifier = _trained(config, material, plan, supply, folder, recorder, dashboard, say)
+    say(f"Measuring on {len(task.fit) + len(task.test)} held-out texts.")
     with recorder.stage("measure"):
         _measure(config, material, supply, classifier, folder, recorder)
-    if is_first_process():
+    if first:
+        finish_dashboard(dashboard, read_metrics(folder))
         with recorder.stage("report"):
             recorder.set(status="complete")
             write_report(folder)
@@ -142,6 +156,7 @@ def _trained(
     supply: NoiseSupply | None,
     folder: Path,
     recorder: RunRecorder,
+    dashboard: Logger | None,
     say: Say,
 ) -> EnergyClassifier:
     """The trained classifier, from `model/` when an earlier part of the run got that far."""
@@ -169,8 +184,6 @@ def _trained(
             total_steps=plan.steps,
             workers=int(config["trainer"]["workers"]),
         )
-        first = is_first_process()
-        dashboard = build_dashboard(config["logger"], folder, config) if first else None
         trainer = fit(module, data, config["trainer"], folder, dashboard, say)
         network.to(trainer.strategy.root_device)
         classifier = EnergyClassifier(

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from calib_ebm.errors import InputError, Interrupted
+from calib_ebm.lock import only_one
 from calib_ebm.noise.bank import (
     FORMAT,
     NoiseBank,
@@ -23,7 +24,6 @@ from calib_ebm.noise.bank import (
     write_bank,
 )
 from calib_ebm.noise.lm import NoiseLm
-from calib_ebm.noise.lock import only_one
 from calib_ebm.noise.modes import build_mode
 from calib_ebm.noise.order import check_per_text
 from calib_ebm.noise.progress import drawing_progress

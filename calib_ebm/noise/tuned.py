@@ -16,10 +16,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from calib_ebm.errors import InputError
+from calib_ebm.lock import only_one
 from calib_ebm.noise.bank import FORMAT, MANIFEST, digest_of, write_whole
 from calib_ebm.noise.filters import Sampling
 from calib_ebm.noise.lm import NoiseLm, build_noise_lm
-from calib_ebm.noise.lock import only_one
 from calib_ebm.noise.modes import Lengths, Mode, build_mode, check_texts
 from calib_ebm.noise.source import lm_source
 from calib_ebm.noise.vocabulary import ClassifierTokenizer

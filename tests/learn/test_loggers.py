@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,12 @@ import pytest
 import yaml
 
 from calib_ebm.errors import InputError
-from calib_ebm.learn.loggers import RunOnWandb, build_dashboard, has_wandb_login
+from calib_ebm.learn.loggers import (
+    RunOnWandb,
+    build_dashboard,
+    finish_dashboard,
+    has_wandb_login,
+)
 
 RECORD = {"task": {"name": "sst2"}, "energy": {"name": "hidden"}, "seed": 3}
 WANDB = {"kind": "wandb", "project": None, "name": None}
@@ -116,9 +122,27 @@ def test_runs_of_one_process_are_runs_of_their_own(tmp_path: Path) -> None:
         ids.append(dashboard.experiment.id)
         dashboard.finalize("success")
         dashboard.finalize("success")  # Lightning may say it twice
+        # What is measured after the training belongs to the same run.
+        assert dashboard.experiment.id == ids[-1]
+        finish_dashboard(dashboard, {"test/cal/ece": 0.25, "test/cal/ece/low": 0.125})
         (run,) = (tmp_path / name / "wandb").glob("offline-run-*")
         assert run.name.endswith(ids[-1])
+        (file,) = run.glob("*.wandb")
+        # W&B's own process may write it a moment later.
+        for _ in range(100):
+            if b"0.125" in file.read_bytes():
+                break
+            time.sleep(0.1)
+        assert b"test/cal/ece" in file.read_bytes() and b"0.125" in file.read_bytes()
     assert ids[0] != ids[1]
+
+
+def test_a_training_that_failed_ends_its_run_at_once(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    dashboard = built(tmp_path)
+    dashboard.log_metrics({"loss/ce": 0.5}, step=1)
+    dashboard.finalize("failed")
+    assert dashboard._experiment is None
 
 
 def test_a_dashboard_that_was_never_used_ends_without_beginning(tmp_path: Path) -> None:
@@ -135,6 +159,9 @@ def test_tensorboard_keeps_the_settings_beside_the_curves(tmp_path: Path) -> Non
     files = {path.name.split(".")[0] for path in (tmp_path / "tensorboard").iterdir()}
     assert files == {"events", "hparams"}
     assert yaml.safe_load((tmp_path / "tensorboard" / "hparams.yaml").read_text()) == RECORD
+    finish_dashboard(board, {"test/cal/ece": 0.25, "test/cal/ece/low": 0.125})
+    written = b"".join(file.read_bytes() for file in (tmp_path / "tensorboard").glob("events*"))
+    assert b"test/cal/ece" in written and b"test/cal/ece/low" not in written
 
 
 def test_csv_is_written_anyway_and_needs_no_dashboard(tmp_path: Path) -> None:

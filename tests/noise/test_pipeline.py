@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +12,6 @@ import torch
 from calib_ebm.errors import InputError, Interrupted
 from calib_ebm.noise.bank import NoiseBank
 from calib_ebm.noise.lm import NoiseLm
-from calib_ebm.noise.lock import only_one
 from calib_ebm.noise.modes import Mode
 from calib_ebm.noise.pipeline import (
     NoiseTask,
@@ -267,43 +264,6 @@ def test_without_a_terminal_progress_is_a_few_lines_with_the_rate() -> None:
         f"drawing noise: {done} of 100" for done in (30, 50, 80, 100)
     ]
     assert all(line.endswith(" samples/s") for line in said)
-
-
-def _hold(folder: Path, held: Any, release: Any) -> None:
-    with only_one(folder, lambda line: None):
-        held.set()
-        release.wait(20)
-
-
-def test_of_two_processes_one_makes_and_the_other_waits_and_says_so(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    held, release = context.Event(), context.Event()
-    process = context.Process(target=_hold, args=(tmp_path / "bank", held, release))
-    process.start()
-    assert held.wait(20)
-    said: list[str] = []
-
-    def say(line: str) -> None:
-        said.append(line)
-        release.set()
-
-    with only_one(tmp_path / "bank", say):
-        assert said == [f"Another process is making {tmp_path / 'bank'}; waiting for it."]
-    process.join(20)
-    assert process.exitcode == 0
-
-
-def test_a_process_that_is_killed_lets_go(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    held, release = context.Event(), context.Event()
-    process = context.Process(target=_hold, args=(tmp_path / "bank", held, release))
-    process.start()
-    assert held.wait(20)
-    process.kill()
-    start = time.monotonic()
-    with only_one(tmp_path / "bank", lambda line: None):
-        assert time.monotonic() - start < 10
-    process.join(20)
 
 
 def test_saved_and_found_noise_models_are_the_tuned_ones(task: NoiseTask, tmp_path: Path) -> None:

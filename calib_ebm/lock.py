@@ -9,13 +9,19 @@ from pathlib import Path
 
 
 @contextmanager
-def only_one(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+def only_one(folder: Path, say: Callable[[str], None], inside: bool = False) -> Iterator[None]:
     """Hold the right to make `folder`; wait while another process holds it.
 
     The lock is the operating system's: a process that is killed lets go of it.
+
+    Args:
+        folder: what is made.
+        say: takes a line for the person who waits.
+        inside: whether the lock's file lies in the folder, which then is made, or beside it.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(folder.name + ".lock").open("w") as file:
+    lock = folder / ".lock" if inside else folder.with_name(folder.name + ".lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
