@@ -74,7 +74,7 @@ class EnergyClassifier:
                 "Give that folder; for other classifiers use transformers' Auto classes.",
             )
         facts = _read_facts(folder / FACTS)
-        classifier = load_encoder(str(folder), facts.labels, {})
+        classifier = load_encoder(str(folder), facts.labels, {}, finished=True)
         energy = _load_energy(folder, facts.energy, classifier)
         network = EnergyNetwork(classifier, energy).eval()
         tokenizer = TextTokenizer(load_tokenizer(str(folder)), facts.max_length)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import calib_ebm
@@ -216,3 +217,18 @@ def test_a_folder_without_the_head_is_refused(tmp_path: Path) -> None:
 
 def test_it_is_what_the_package_offers() -> None:
     assert calib_ebm.EnergyClassifier is EnergyClassifier
+
+
+@pytest.mark.parametrize("damage", ["labels", "weights"])
+def test_a_model_whose_labels_and_weights_disagree_is_refused(tmp_path: Path, damage: str) -> None:
+    """Once it got a head of random weights, and nothing was said."""
+    classifier().save_pretrained(tmp_path)
+    if damage == "labels":
+        facts = json.loads((tmp_path / FACTS).read_text())
+        (tmp_path / FACTS).write_text(json.dumps(facts | {"labels": ["bad", "good"]}))
+    else:
+        weights = load_file(tmp_path / "model.safetensors")
+        del weights["classifier.out_proj.weight"]
+        save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"classifier\.out_proj\.weight.* for [23] classes"):
+        EnergyClassifier.from_pretrained(tmp_path)

@@ -78,7 +78,9 @@ def build_small_encoder(
     return RobertaForSequenceClassification(config)
 
 
-def load_encoder(name_or_path: str, labels: Sequence[str], options: Mapping[str, Any]) -> nn.Module:
+def load_encoder(
+    name_or_path: str, labels: Sequence[str], options: Mapping[str, Any], *, finished: bool = False
+) -> nn.Module:
     """The pretrained encoder as a classifier into `labels`, in float32.
 
     Its classification head is new, unless the checkpoint has one for as many classes.
@@ -88,9 +90,11 @@ def load_encoder(name_or_path: str, labels: Sequence[str], options: Mapping[str,
         labels: class names.
         options: further fields of the model's config, e.g. `hidden_dropout_prob`; applied where the
             architecture has them, None leaves them as they are.
+        finished: whether it must be a classifier into these labels already, with all its weights.
 
     Raises:
-        InputError: when there is no such folder, the Hub cannot be reached, or no encoder is in it.
+        InputError: when there is no such folder, the Hub cannot be reached, or no encoder is in it;
+            for a finished one also when a weight is missing or of another shape.
     """
     try:
         # What a folder holds is not executed, and nothing is asked.
@@ -100,13 +104,17 @@ def load_encoder(name_or_path: str, labels: Sequence[str], options: Mapping[str,
             if value is not None and hasattr(config, key):
                 setattr(config, key, value)
         # A head for another number of classes is replaced.
-        return AutoModelForSequenceClassification.from_pretrained(
+        model, told = AutoModelForSequenceClassification.from_pretrained(
             name_or_path,
             config=config,
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
+            output_loading_info=True,
             **safely,
         )
+        if finished and (new := _new_weights(told)):
+            raise ValueError(f"its weights have no {new} for {len(labels)} classes")
+        return model
     # Half-written files raise errors of every kind; all mean the same to the person.
     except Exception as error:
         cause = (str(error).splitlines() or [""])[0]
@@ -117,6 +125,12 @@ def load_encoder(name_or_path: str, labels: Sequence[str], options: Mapping[str,
             f"or {SMALL!r} for a small RoBERTa with random weights",
             _advice(Path(name_or_path)),
         ) from error
+
+
+def _new_weights(told: Mapping[str, Any]) -> str:
+    """Names of the weights that loading had to draw anew, as transformers tells of it."""
+    other = [key[0] if isinstance(key, tuple) else key for key in told["mismatched_keys"]]
+    return ", ".join(sorted({*told["missing_keys"], *other}))
 
 
 def _advice(folder: Path) -> str:
