@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from calib_ebm.calibration.metrics import metric_collection
+from calib_ebm.energy.groups import score_in_groups
 from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.errors import TrainingFailed
 from calib_ebm.learn.optimisation import OptimOptions, build_optimizer
@@ -25,10 +26,13 @@ class StepScores(NamedTuple):
     energy_noise_BK: Tensor | None
 
 
-def score_joint(network: EnergyNetwork, batch: JointBatch) -> StepScores:
-    """Logits and energies of B texts and their B*K noise texts, from one pass over B(1+K) rows."""
+def score_joint(network: EnergyNetwork, batch: JointBatch, groups: int = 1) -> StepScores:
+    """Logits and energies of B texts and their B*K noise texts, from one pass over B(1+K) rows.
+
+    `groups`: by length, see `score_in_groups`.
+    """
     size = len(batch.label_B)
-    scores = network(batch.tokens, _energy_labels(network, batch))
+    scores = score_in_groups(network, batch.tokens, _energy_labels(network, batch), groups)
     if scores.energy_B is None:
         return StepScores(scores.logits_BC[:size], None, None)
     if batch.noise_label_BK is None:
@@ -64,6 +68,7 @@ class JointModule(pl.LightningModule):
         classes: C.
         metrics: the task's own metrics, for the measurements while training.
         seed: of dropout.
+        length_groups: groups by length in which a batch is encoded.
     """
 
     def __init__(
@@ -75,8 +80,10 @@ class JointModule(pl.LightningModule):
         classes: int,
         metrics: tuple[str, ...],
         seed: int,
+        length_groups: int = 1,
     ) -> None:
         super().__init__()
+        self.length_groups = length_groups
         self.network = network
         self.loss = loss
         self.optim = optim
@@ -97,7 +104,7 @@ class JointModule(pl.LightningModule):
 
     def training_step(self, batch: JointBatch, batch_idx: int) -> Tensor:
         """One joint step; returns the loss."""
-        scores = score_joint(self.network, batch)
+        scores = score_joint(self.network, batch, self.length_groups)
         parts = self.loss(
             scores.logits_BC,
             batch.label_B,

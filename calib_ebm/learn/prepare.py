@@ -162,6 +162,7 @@ def plan_training(config: Config, material: Material) -> Plan:
             "one of them",
             "Set trainer.epochs=3.",
         )
+    _require_positive("trainer.length_groups", trainer["length_groups"], "trainer.length_groups=4")
     for name in ("max_steps", "epochs"):
         if trainer[name] is not None:
             _require_positive(f"trainer.{name}", trainer[name], f"trainer.{name}=3")

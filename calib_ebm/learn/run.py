@@ -173,6 +173,7 @@ def _trained(
             classes=len(material.task.labels),
             metrics=material.task.metrics,
             seed=int(config["seed"]),
+            length_groups=int(config["trainer"]["length_groups"]),
         )
         data = JointData(
             material.tokenizer,

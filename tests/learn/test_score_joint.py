@@ -60,8 +60,8 @@ def joint(tokenizer: TextTokenizer) -> JointBatch:
     return joint_batch(tokenizer, data, list(range(B)), noise)
 
 
-def fused(net: EnergyNetwork, batch: JointBatch) -> Tensor:
-    scores = score_joint(net, batch)
+def fused(net: EnergyNetwork, batch: JointBatch, groups: int = 1) -> Tensor:
+    scores = score_joint(net, batch, groups)
     parts = JointLoss(0.7)(
         scores.logits_BC, batch.label_B, scores.energy_data_B, scores.energy_noise_BK
     )
@@ -89,10 +89,11 @@ def gradients(net: EnergyNetwork, loss: Tensor) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("groups", [1, 3, 100])
 @pytest.mark.parametrize("name", NAMES)
-def test_fused_and_separate_passes_agree(name: str, tokenizer: TextTokenizer) -> None:
+def test_fused_and_separate_passes_agree(name: str, groups: int, tokenizer: TextTokenizer) -> None:
     net = network(name)
-    ours, theirs = fused(net, joint(tokenizer)), separate(net, tokenizer, name)
+    ours, theirs = fused(net, joint(tokenizer), groups), separate(net, tokenizer, name)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
     ours_grads, theirs_grads = gradients(net, ours), gradients(net, theirs)
     assert set(ours_grads) == set(theirs_grads) == {n for n, _ in net.named_parameters()}
@@ -209,3 +210,20 @@ def test_every_step_and_rank_has_a_seed_of_its_own() -> None:
     seeds = [mixed_seed(s, t, r) for s in range(4) for t in range(500) for r in range(8)]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in (*seeds, mixed_seed(2**40, 10**6, 64)))
+
+
+def test_groups_pad_less_and_take_each_text_once(tokenizer: TextTokenizer) -> None:
+    batch = joint(tokenizer)
+    net = network("hidden")
+    seen: list[Tensor] = []
+    net.classifier.register_forward_pre_hook(
+        lambda _, __, inputs: seen.append(inputs["attention_mask"]), with_kwargs=True
+    )
+    score_joint(net, batch, 1)
+    (whole,) = seen
+    seen.clear()
+    score_joint(net, batch, 4)
+    assert len(seen) == 4
+    assert sum(len(mask_BT) for mask_BT in seen) == B * (1 + K) == len(whole)
+    assert sum(int(mask_BT.sum()) for mask_BT in seen) == int(whole.sum())
+    assert sum(mask_BT.numel() for mask_BT in seen) < 0.8 * whole.numel()
