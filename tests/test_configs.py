@@ -132,3 +132,44 @@ def test_sst2_means_the_paper_s_setting() -> None:
 def test_no_choice_names_a_class_to_be_called() -> None:
     for path in conf_dir().rglob("*.yaml"):
         assert "_target_" not in path.read_text(encoding="utf-8"), path
+
+
+# METHOD of each task as He et al. have it: steps, warm-up, rate, batch, epochs of the noise model.
+PAPER = {
+    "sst2": (5233, 314, 2e-5, 32, 4),
+    "mnli": (30968, 1858, 2e-5, 32, 4),
+    "qnli": (8278, 496, 2e-5, 32, 4),
+    "qqp": (28318, 7079, 2e-5, 32, 4),
+    "mrpc": (2296, 137, 1e-5, 16, 8),
+    "cola": (5536, 320, 1e-5, 16, 8),
+    "rte": (2036, 122, 2e-5, 16, 8),
+    "wnli": (250, 10, 1e-5, 16, 16),
+}
+
+
+def test_there_is_an_experiment_for_each_task_of_the_paper() -> None:
+    assert {*of("experiment")} == {f"paper_{task}" for task in PAPER}
+
+
+@pytest.mark.parametrize("task", PAPER)
+def test_the_paper_s_setting_is_named_whatever_the_defaults(task: str) -> None:
+    config = composed(f"experiment=paper_{task}", "energy=hidden", "seed=3")
+    optim, trainer, noise = config["optim"], config["trainer"], config["noise"]
+    found = (
+        trainer["max_steps"],
+        optim["warmup_steps"],
+        optim["lr"],
+        optim["batch_size"],
+        noise["tune"]["epochs"],
+    )
+    assert found == PAPER[task]
+    assert (config["task"]["name"], config["task"]["split"]) == (task, "file_halves")
+    assert (config["encoder"]["name_or_path"], noise["lm"]) == ("roberta-base", "gpt2")
+    assert (noise["mode"], noise["mask_rate"], noise["top_k"]) == ("masked", 0.4, 20)
+    assert (noise["tune"]["batch_size"], noise["tune"]["lr"]) == (8, 5e-6)
+    assert (config["loss"]["nce_weight"], config["loss"]["ramp"]) == (1.0, 0.0)
+    assert (config["energy"]["name"], config["seed"]) == ("hidden", 3)
+    # Named in the experiment itself, not by way of the task's recipe, which may move.
+    raw = OmegaConf.load(conf_dir() / "experiment" / f"paper_{task}.yaml")
+    assert not any(OmegaConf.is_interpolation(raw.optim, key) for key in raw.optim)
+    assert raw.trainer.max_steps == PAPER[task][0]

@@ -42,3 +42,70 @@ def test_the_same_seed_twice_is_refused(tmp_path: Path) -> None:
         [sys.executable, str(SCRIPT), "*"], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode != 0 and "two runs" in done.stderr
+
+
+GRID = SCRIPT.parent / "grid.py"
+GRIDS = SCRIPT.parent / "grids"
+A_GRID = """
+common: [debug=smoke, '{size}', trainer=cpu]
+tasks: {embedded: [task=embedded]}
+methods: {none: [energy=none], hidden: [energy=hidden], broken: [energy=none, optim.lr=-1]}
+per_text: [1, 2]
+seeds: [1, 2]
+"""
+SMALL = (
+    "size=task.train_size=64",
+    "task.dev_size=40",
+    "encoder.small.width=16",
+    "encoder.small.layers=1",
+    "noise.small.width=16",
+    "noise.small.layers=1",
+)
+
+
+def grid(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    (folder / "grid.yaml").write_text(A_GRID)
+    command = [sys.executable, str(GRID), "grid.yaml", "runs", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_a_grid_names_its_runs_and_those_with_noise_once_for_each_k(tmp_path: Path) -> None:
+    done = grid(tmp_path, "--status", *SMALL)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0] == "0 of 8 runs are complete."
+    assert [line.split() for line in done.stdout.splitlines()[1:5]] == [
+        ["missing", "embedded-none-seed1"],
+        ["missing", "embedded-hidden-k1-seed1"],
+        ["missing", "embedded-hidden-k2-seed1"],
+        ["missing", "embedded-broken-seed1"],
+    ]
+
+
+def test_a_grid_goes_on_after_a_failure_and_leaves_finished_runs_alone(tmp_path: Path) -> None:
+    words = ("--only", "none", "--only", "broken", *SMALL)
+    first = grid(tmp_path, *words)
+    assert first.returncode == 1
+    assert "2 of 4 runs are complete." in first.stdout
+    assert first.stdout.count("failed; see runs/embedded-broken-seed") == 2
+    assert "optim.lr is -1" in (tmp_path / "runs" / "embedded-broken-seed1.log").read_text()
+    report = tmp_path / "runs" / "embedded-none-seed1" / "report.html"
+    before = report.stat().st_mtime_ns
+    second = grid(tmp_path, *words)
+    assert "embedded-none" not in second.stdout and report.stat().st_mtime_ns == before
+
+
+def test_a_grid_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    for words, why in (
+        (("--status",), "The grid needs size=... on the command line"),
+        (("--only", "electra", *SMALL), "--only names electra; there are embedded, none"),
+    ):
+        done = grid(tmp_path, *words)
+        assert done.returncode == 2 and why in done.stderr
+    (tmp_path / "other.yaml").write_text("tasks: {}")
+    done = subprocess.run(
+        [sys.executable, str(GRID), str(tmp_path / "other.yaml"), "runs"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and "has no common, methods, per_text, seeds" in done.stderr

@@ -1,0 +1,160 @@
+"""Tasks x methods x K x seeds, run one after another; stopped and started again it goes on.
+
+    python scripts/grid.py scripts/grids/paper.yaml runs/paper
+    python scripts/grid.py scripts/grids/paper.yaml runs/paper --status
+    python scripts/grid.py scripts/grids/small.yaml runs/small --only cola glue=GLUE trainer=cpu
+
+A grid is a YAML file: `common`, `tasks`, `methods` (each a list of settings of calib_ebm.train),
+`per_text` (K, for methods with noise) and `seeds`. Seeds come last, so that a grid that is stopped
+has whole comparisons with fewer seeds. A finished run is left alone, an interrupted one goes on, a
+failed one is tried again by the next call and does not stop the others. What is missing is said at
+the end, with exit code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+PARTS = ("common", "tasks", "methods", "per_text", "seeds")
+NAME = re.compile(r"\{(\w+)\}")
+"""What stands for a value of the command line in a grid's settings."""
+
+
+class Run(NamedTuple):
+    """One run of a grid."""
+
+    name: str
+    overrides: tuple[str, ...]
+
+    def folder(self, runs: Path) -> Path:
+        """Where it goes."""
+        return runs / self.name
+
+
+class BadGrid(Exception):
+    """The grid cannot be read; its text is for the person."""
+
+
+def read_grid(path: Path) -> dict[str, Any]:
+    """The grid in a YAML file; raises `BadGrid` unless it has all parts."""
+    try:
+        grid = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadGrid(f"{path} cannot be read as a grid: {error}") from error
+    absent = [part for part in PARTS if not isinstance(grid, dict) or part not in grid]
+    if absent:
+        raise BadGrid(f"{path} has no {', '.join(absent)}; a grid has {', '.join(PARTS)}.")
+    return dict(grid)
+
+
+def expand(
+    grid: Mapping[str, Any], values: Mapping[str, str], only: Sequence[str] = ()
+) -> Iterator[Run]:
+    """The runs of a grid, in the order in which they are made.
+
+    Args:
+        grid: as `read_grid` gives it.
+        values: what stands for {names} in its settings.
+        only: names of tasks and methods to take; all where none of a kind is named.
+    """
+    unknown = set(only) - {*grid["tasks"], *grid["methods"]}
+    if unknown:
+        raise BadGrid(
+            f"--only names {', '.join(sorted(unknown))}; there are "
+            f"{', '.join([*grid['tasks'], *grid['methods']])}."
+        )
+    tasks = [task for task in grid["tasks"] if task in only] or [*grid["tasks"]]
+    methods = [method for method in grid["methods"] if method in only] or [*grid["methods"]]
+    for seed, task, method in product(grid["seeds"], tasks, methods):
+        settings = [*grid["common"], *grid["tasks"][task], *grid["methods"][method]]
+        noise = "energy=none" not in settings
+        for per_text in grid["per_text"] if noise else (None,):
+            chosen = [] if per_text is None else [f"noise.per_text={per_text}"]
+            name = "-".join([task, method, *([f"k{per_text}"] if chosen else []), f"seed{seed}"])
+            yield Run(name, (*_filled([*settings, *chosen], values), f"seed={seed}"))
+
+
+def _filled(settings: Sequence[str], values: Mapping[str, str]) -> Iterator[str]:
+    def value(name: re.Match[str]) -> str:
+        if name[1] not in values:
+            raise BadGrid(f"The grid needs {name[1]}=... on the command line, for {name.string!r}.")
+        return values[name[1]]
+
+    for setting in settings:
+        yield NAME.sub(value, setting)
+
+
+def state(folder: Path) -> str:
+    """What became of a run: complete, interrupted, failed, running (or killed), or missing."""
+    try:
+        return str(json.loads((folder / "run.json").read_text(encoding="utf-8"))["status"])
+    except (OSError, ValueError, KeyError):
+        return "missing"
+
+
+def make(run: Run, runs: Path, further: Sequence[str]) -> bool:
+    """Make a run, its output in a file beside it; whether it came to its end."""
+    folder = run.folder(runs)
+    runs.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "calib_ebm.train", *run.overrides, *further]
+    with (runs / f"{run.name}.log").open("a", encoding="utf-8") as log:
+        done = subprocess.run([*command, f"run_dir={folder}"], stdout=log, stderr=log, check=False)
+    if done.returncode == 130:
+        raise KeyboardInterrupt
+    return done.returncode == 0
+
+
+def main() -> int:
+    """Make what is missing; 0 when the grid is whole."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("grid", type=Path, help="a YAML file, e.g. scripts/grids/paper.yaml")
+    parser.add_argument("runs", type=Path, help="the folder for its run folders")
+    parser.add_argument("--status", action="store_true", help="only say what is there")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="a task or method; repeatable"
+    )
+    parser.add_argument("settings", nargs="*", help="name=value: for {name} of the grid, or of all")
+    given = parser.parse_intermixed_args()
+    try:
+        grid = read_grid(given.grid)
+        values = dict(word.split("=", 1) for word in given.settings if "=" in word)
+        text = given.grid.read_text(encoding="utf-8")
+        names = set(NAME.findall(text))
+        further = [word for word in given.settings if word.split("=", 1)[0] not in names]
+        runs = list(expand(grid, values, given.only))
+    except BadGrid as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        for number, run in enumerate(runs, 1):
+            if not given.status and state(run.folder(given.runs)) != "complete":
+                print(f"{number} of {len(runs)}: {run.name}", flush=True)
+                if not make(run, given.runs, further):
+                    print(f"  failed; see {given.runs / run.name}.log", flush=True)
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on.", file=sys.stderr)
+        return 130
+    return _report(runs, given.runs)
+
+
+def _report(runs: Sequence[Run], folder: Path) -> int:
+    states = {run.name: state(run.folder(folder)) for run in runs}
+    absent = {name: now for name, now in states.items() if now != "complete"}
+    print(f"{len(runs) - len(absent)} of {len(runs)} runs are complete.")
+    for name, now in absent.items():
+        print(f"  {now:12} {name}")
+    return 1 if absent else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
