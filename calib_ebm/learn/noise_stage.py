@@ -34,7 +34,9 @@ from calib_ebm.noise.pipeline import (
 from calib_ebm.noise.sampler import Sampler
 from calib_ebm.report.files import NoiseSample, write_noise_samples
 from calib_ebm.shapes import Encoded
+from calib_ebm.text.embedded import Language
 from calib_ebm.tokens.order import Place
+from calib_ebm.tokens.tokenizer import TextTokenizer
 
 Config = Mapping[str, Any]
 Say = Callable[[str], None]
@@ -90,21 +92,15 @@ class NoiseSupply:
         """
         language = material.task.truth
         mode = self.sampler.mode
-        if language is None or mode.uses_source or mode.labelled:
+        if language is None or mode.uses_source:
             return None
-        decode, encode = material.tokenizer.decode, material.tokenizer.encode_pieces
-        energies = []
-        for texts in (material.test, self.held_out):
-            log_p_noise_N = np.asarray(self.sampler.log_prob(texts))
-            written = [decode(text.ids_a).strip() for text in texts]
-            log_p_data_N = np.asarray(
-                [
-                    language.log_prob(words) if encode(words) == list(text.ids_a) else -np.inf
-                    for words, text in zip(written, texts, strict=True)
-                ]
-            )
-            energies.append(log_p_noise_N - log_p_data_N)
-        return energies[0], energies[1]
+        classes = len(material.task.labels)
+        data, noise = (
+            np.asarray(self.sampler.log_prob_of_texts(texts, classes))
+            - true_log_prob(language, material.tokenizer, texts)
+            for texts in (material.test, self.held_out)
+        )
+        return data, noise
 
     def write_samples(self, folder: Path, material: Material, energy_N: Tensor | None) -> None:
         """Write some held-out noise beside the texts that it was drawn around."""
@@ -121,6 +117,25 @@ class NoiseSupply:
                 )
             )
         write_noise_samples(folder, samples)
+
+
+def true_log_prob(
+    language: Language, tokenizer: TextTokenizer, texts: Sequence[Encoded]
+) -> np.ndarray:
+    """The exact log P_D of encoded texts in nats, (N,).
+
+    Of one of another segmentation than the tokenizer's it is -inf: no text of the language is
+    encoded so.
+    """
+    written = [tokenizer.decode(text.ids_a).strip() for text in texts]
+    return np.asarray(
+        [
+            language.log_prob(words)
+            if tokenizer.encode_pieces(words) == list(text.ids_a)
+            else -np.inf
+            for words, text in zip(written, texts, strict=True)
+        ]
+    )
 
 
 def _words(material: Material, text: Encoded) -> str:

@@ -295,6 +295,27 @@ class Sampler:
             ).cpu()
         return total
 
+    def log_prob_of_texts(
+        self,
+        texts: Sequence[Encoded],
+        classes: int,
+        prefixes: Sequence[Sequence[int]] | None = None,
+    ) -> Tensor:
+        """As `log_prob`, of the texts alone: in mode `labelled` the sum over all labels.
+
+        Args:
+            texts: their own labels are not looked at.
+            classes: C.
+            prefixes: as in `log_prob`.
+        """
+        if not self.mode.labelled:
+            return self.log_prob(texts, prefixes)
+        each = [
+            self.log_prob([text._replace(label=label) for text in texts], prefixes)
+            for label in range(classes)
+        ]
+        return torch.stack(each).logsumexp(dim=0)
+
     def _written(self, text: Encoded) -> list[int]:
         """The symbols that a text is written with; END is missing where it would be cut."""
         ids = self.mode.target(self.lm.vocabulary.text(text), self.lm.vocabulary.symbols)

@@ -107,6 +107,25 @@ def test_log_prob_of_a_text_is_how_often_it_is_drawn(
     assert float(probs.sum()) > 0.98
 
 
+@pytest.mark.parametrize("mode", [Unconditional(), Labelled()], ids=str)
+def test_the_probability_of_a_text_alone_sums_over_its_labels(
+    tiny_lm: Build, singles: list[Encoded], tokenizer: Any, mode: Mode
+) -> None:
+    tokenizer.max_length = 5
+    sampler = sampler_of(tiny_lm(singles, seed=3), mode, singles, tokenizer, top_k=2)
+    size = 4000
+    drawn, _ = sampler.draw(range(size), 512)
+    counts = Counter(tuple(text.ids_a) for text, _ in drawn)
+    texts = [Encoded(list(ids), None, -1) for ids in counts]
+    probs = sampler.log_prob_of_texts(texts, 2).exp()
+    share = torch.tensor(list(counts.values())) / size
+    error = (probs * (1 - probs) / size).sqrt()
+    assert bool(((share - probs).abs() <= 5 * error + 1e-3).all())
+    if mode.labelled:  # the control: one label alone has less
+        labelled = [text._replace(label=0) for text in texts]
+        assert float(sampler.log_prob(labelled).exp().sum()) < 0.9
+
+
 def test_what_is_never_drawn_has_no_probability(
     tiny_lm: Build, singles: list[Encoded], tokenizer: Any
 ) -> None:
