@@ -59,7 +59,7 @@ class JointModule(pl.LightningModule):
 
     Args:
         network: classifier and energy.
-        loss: cross-entropy and NCE.
+        loss: of the labels and the energy.
         optim: optimiser and schedule.
         classes: C.
         metrics: the task's own metrics, for the measurements while training.
@@ -115,7 +115,8 @@ class JointModule(pl.LightningModule):
         nce = "none" if parts.nce is None else f"{parts.nce.item():.4g}"
         raise TrainingFailed(
             f"The loss is {parts.total.item()} at step {self.global_step} "
-            f"(loss/ce {parts.ce.item():.4g}, loss/nce {nce}). "
+            f"(loss/label {parts.label.item():.4g}, "
+            f"loss/ce {parts.ce.item():.4g}, loss/nce {nce}). "
             "Training has stopped; the last good checkpoint is kept.\n"
             "  to do: lower the learning rate (optim.lr), or train in full precision "
             "(trainer.precision=32-true)."
@@ -130,6 +131,9 @@ class JointModule(pl.LightningModule):
             "cls/acc": (scores.logits_BC.argmax(dim=-1) == label_B).float().mean(),
             "optim/lr": self.lr_schedulers().get_last_lr()[0],  # type: ignore[union-attr]  # one scheduler
         }
+        if parts.label is not parts.ce:
+            values["loss/label"] = parts.label.detach()
+        values |= {f"loss/{name}": value.detach() for name, value in parts.further.items()}
         if parts.nce is not None:
             assert scores.energy_data_B is not None
             assert scores.energy_noise_BK is not None

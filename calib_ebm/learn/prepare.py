@@ -14,6 +14,8 @@ from calib_ebm.energy.heads import build_energy
 from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.errors import InputError
 from calib_ebm.learn.optimisation import OptimOptions, count_steps
+from calib_ebm.loss.choice import build_label_loss
+from calib_ebm.loss.joint import JointLoss
 from calib_ebm.shapes import Encoded
 from calib_ebm.text.load import load_task
 from calib_ebm.text.task import TaskData
@@ -117,6 +119,16 @@ def build_network(config: Config, material: Material) -> EnergyNetwork:
         str(energy["name"]), classifier.config.hidden_size, float(energy.get("dropout", 0.1))
     )
     return EnergyNetwork(classifier, head)
+
+
+def build_loss(settings: Config) -> JointLoss:
+    """The loss of the `loss` group.
+
+    Raises:
+        InputError: for a setting out of its range.
+    """
+    label = build_label_loss(settings)
+    return JointLoss(float(settings["nce_weight"]), float(settings["ramp"]), label)
 
 
 @dataclass(frozen=True)
