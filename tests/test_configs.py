@@ -84,7 +84,7 @@ def test_each_calibrator_builds(name: str) -> None:
 @pytest.mark.parametrize("name", of("loss"))
 def test_each_loss_builds(name: str) -> None:
     config = composed(f"loss={name}", "task=sst2")["loss"]
-    built = build_loss(config)
+    built = build_loss(config, 2)
     assert config["name"] == name and type(built.label) is LABEL_LOSSES[name]
     assert (built.nce_weight, built.ramp) == (1.0, 0.0)
     # No setting is there that nothing reads.
@@ -95,7 +95,7 @@ def test_each_loss_builds(name: str) -> None:
 def test_each_loss_joins_each_energy_with_that_energy_s_weight(name: str) -> None:
     for energy, weight, ramp in (("sharp_hidden", 2.0, 0.0), ("scalar", 3.0, 0.3)):
         config = composed(f"loss={name}", f"energy={energy}")
-        built = build_loss(config["loss"])
+        built = build_loss(config["loss"], 2)
         assert config["energy"]["name"] == energy
         assert (built.nce_weight, built.ramp) == (weight, ramp)
 

@@ -121,13 +121,13 @@ def build_network(config: Config, material: Material) -> EnergyNetwork:
     return EnergyNetwork(classifier, head)
 
 
-def build_loss(settings: Config) -> JointLoss:
-    """The loss of the `loss` group.
+def build_loss(settings: Config, classes: int) -> JointLoss:
+    """The loss of the `loss` group, for C classes.
 
     Raises:
         InputError: for a setting out of its range.
     """
-    label = build_label_loss(settings)
+    label = build_label_loss(settings, classes)
     return JointLoss(float(settings["nce_weight"]), float(settings["ramp"]), label)
 
 

@@ -129,7 +129,7 @@ def _stages(config: Config, folder: Path, recorder: RunRecorder, say: Say) -> No
     with recorder.stage("load"):
         material = load_material(config)
         plan = plan_training(config, material)
-        loss = build_loss(config["loss"])
+        loss = build_loss(config["loss"], len(material.task.labels))
     task = material.task
     _require_same_data(recorder.facts.get("data_digests"), task.digests, folder)
     recorder.set(

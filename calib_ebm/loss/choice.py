@@ -13,20 +13,23 @@ from calib_ebm.loss.labels import (
     LabelLoss,
     LabelSmoothing,
 )
+from calib_ebm.loss.poscal import PosCal
 
 LABEL_LOSSES: dict[str, type[LabelLoss]] = {
     "cross_entropy": CrossEntropy,
     "label_smoothing": LabelSmoothing,
     "focal": Focal,
     "confidence_penalty": ConfidencePenalty,
+    "poscal": PosCal,
 }
 
 
-def build_label_loss(settings: Mapping[str, Any]) -> LabelLoss:
+def build_label_loss(settings: Mapping[str, Any], classes: int) -> LabelLoss:
     """The label loss that the `loss` group names.
 
     Args:
         settings: plain values: `name`, and what the loss of that name takes.
+        classes: C.
 
     Raises:
         InputError: for another name, or a setting out of its range.
@@ -37,4 +40,5 @@ def build_label_loss(settings: Mapping[str, Any]) -> LabelLoss:
             f"loss.name is {name!r}.", ", ".join(LABEL_LOSSES), "Choose one: loss=cross_entropy."
         )
     kind = LABEL_LOSSES[name]
-    return kind(**{key: settings[key] for key in kind.settings})
+    given = {key: settings[key] for key in kind.settings}
+    return kind(**({"classes": classes} if kind.needs_classes else {}), **given)

@@ -4,6 +4,7 @@
     label_smoothing     -(1 - s) log p_y - s/C sum_c log p_c    Szegedy et al., CVPR 2016
     focal               -(1 - p_y)^gamma log p_y                Lin et al., ICCV 2017
     confidence_penalty  -log p_y - beta H(p)                    Pereyra et al., ICLR workshop 2017
+    poscal              loss/poscal.py                          Jung et al., ACL 2020
 
 p is the softmax of the logits, y the label, H the entropy. Each is a mean over texts, in nats, and
 each is the cross-entropy where its own number (s, gamma, beta) is 0.
@@ -86,9 +87,11 @@ class LabelLoss(nn.Module):
 
     Attributes:
         settings: names of the settings of `conf/loss` that the constructor takes.
+        needs_classes: the constructor takes C, too.
     """
 
     settings: ClassVar[tuple[str, ...]] = ()
+    needs_classes: ClassVar[bool] = False
 
     def forward(self, logits_BC: Tensor, label_B: Tensor) -> LabelParts:
         """The loss of B texts, a mean, in nats.

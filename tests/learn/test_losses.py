@@ -18,6 +18,8 @@ from torch import Tensor
 from calib_ebm.errors import Interrupted
 from calib_ebm.learn.joint import JointModule
 from calib_ebm.learn.run import run
+from calib_ebm.loss.poscal import PosCal, bin_counts, table_of
+from calib_ebm.tokens.collate import pad_batch
 
 Settings = Callable[..., dict[str, Any]]
 
@@ -87,3 +89,68 @@ def resumed_and_whole(
         with pytest.raises(Interrupted, match=f"step {step + 1} of 12"):
             run(halted, quiet)
     return run(halted, quiet), whole
+
+
+POSCAL = ("energy=none", "loss=poscal", "loss.refreshes_per_epoch=2")  # every third step
+
+
+@pytest.mark.parametrize("table", ["recent", "rescored"])
+@pytest.mark.parametrize("step", [4, 5])
+def test_poscal_stopped_and_gone_on_with_is_poscal(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, table: str, step: int
+) -> None:
+    """Stopped in the middle between two refreshes, and right before one."""
+    ours, theirs = resumed_and_whole(settings, monkeypatch, step, *POSCAL, f"loss.table={table}")
+    assert same(ours, theirs) and rows(ours) == rows(theirs)
+
+
+@torch.no_grad()
+def counts_one_by_one(module: JointModule) -> Tensor:
+    """Counts of the training texts, each scored for itself; the model has no dropout."""
+    data = module.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
+    counts = torch.zeros(2, 2, 20, dtype=torch.long)
+    for text in data.train:
+        logits_BC = module.network(pad_batch(data.tokenizer, [text])).logits_BC
+        counts += bin_counts(logits_BC.softmax(-1), torch.tensor([text.label]), 20)
+    return counts
+
+
+@pytest.mark.parametrize("table", ["recent", "rescored"])
+def test_poscal_s_table_is_that_of_the_training_texts(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    # Without dropout, so that a pass can be repeated; and fast, so that probabilities move.
+    still = ("encoder.small.dropout=0", "optim.lr=0.02", f"loss.table={table}")
+    tables: dict[int, Tensor] = {}
+    logits: dict[int, tuple[Tensor, Tensor]] = {}
+    whole: list[Tensor] = []
+    original = JointModule.training_step
+
+    def recording(self: JointModule, batch: Any, batch_idx: int) -> Any:
+        label = self.loss.label
+        assert isinstance(label, PosCal)
+        tables[self.global_step] = label.table_CM.clone()
+        if self.global_step == 0:
+            whole.append(counts_one_by_one(self))
+        with torch.no_grad():
+            found = self.network(batch.tokens).logits_BC
+        logits[self.global_step] = (found.softmax(-1), batch.label_B)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(JointModule, "training_step", recording)
+    folder = run(settings(*POSCAL, *still), quiet)
+    if table == "recent":
+        assert tables[0].abs().max() == 0
+        for at in (3, 6, 9):
+            seen = sum(bin_counts(*logits[step], 20) for step in range(at - 3, at))
+            assert torch.equal(tables[at], table_of(torch.as_tensor(seen)))
+            assert torch.equal(tables[at + 1], tables[at])
+    else:
+        assert len(whole) == 1
+        assert whole[0][1].sum() == 96  # each of the 96 texts is of one class
+        assert torch.equal(tables[0], table_of(whole[0]))
+        assert torch.equal(tables[1], tables[0])
+    assert not torch.equal(tables[3], tables[2])
+    history = rows(folder)
+    assert all(float(row["loss/poscal"]) != 0 for row in history[3:])
+    assert (float(history[0]["loss/poscal"]) != 0) == (table == "rescored")

@@ -159,7 +159,7 @@ def test_none_reads_more_than_probabilities(
 )
 def test_what_cannot_be_is_refused(settings: dict[str, object], said: str) -> None:
     with pytest.raises(InputError) as refused:
-        build_label_loss(settings)
+        build_label_loss(settings, 2)
     assert said in str(refused.value)
 
 
@@ -167,7 +167,7 @@ def test_every_choice_is_built_with_its_settings() -> None:
     values = {"smoothing": 0.25, "gamma": 3.0, "beta": 0.5}
     for name, kind in LABEL_LOSSES.items():
         if {*kind.settings} <= {*values}:
-            built = build_label_loss({"name": name, **values})
+            built = build_label_loss({"name": name, **values}, 2)
             assert type(built) is kind
             assert {key: getattr(built, key) for key in kind.settings} == {
                 key: values[key] for key in kind.settings
