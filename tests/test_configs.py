@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from calib_ebm.energy.heads import ENERGIES, build_energy
 from calib_ebm.errors import InputError
 from calib_ebm.learn.callbacks import LineProgress
 from calib_ebm.learn.fit import build_trainer
+from calib_ebm.learn.language import language_options
 from calib_ebm.learn.loggers import DASHBOARDS, build_dashboard
 from calib_ebm.learn.prepare import build_loss
 from calib_ebm.loss.choice import LABEL_LOSSES
@@ -88,7 +90,10 @@ def test_each_loss_builds(name: str) -> None:
     assert config["name"] == name and type(built.label) is LABEL_LOSSES[name]
     assert (built.nce_weight, built.ramp) == (1.0, 0.0)
     # No setting is there that nothing reads.
-    assert {*config} == {"name", "nce_weight", "ramp", *built.label.settings}
+    options = language_options(config)
+    further = {} if options is None else asdict(options)
+    assert {*config} == {"name", "nce_weight", "ramp", *built.label.settings, *further}
+    assert (options is None) == (name != "joint_mlm")
 
 
 @pytest.mark.parametrize("name", of("loss"))

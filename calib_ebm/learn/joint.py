@@ -11,10 +11,11 @@ from torch import Tensor
 from calib_ebm.calibration.metrics import metric_collection
 from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.errors import TrainingFailed
+from calib_ebm.learn.language import LanguageTask
 from calib_ebm.learn.optimisation import OptimOptions, build_optimizer
-from calib_ebm.loss.joint import JointLoss, LossParts
+from calib_ebm.loss.joint import JointLoss, LossParts, with_terms
 from calib_ebm.loss.nce import nce_accuracy
-from calib_ebm.shapes import JointBatch
+from calib_ebm.shapes import JointBatch, TokenBatch
 
 
 class StepScores(NamedTuple):
@@ -49,6 +50,13 @@ def _energy_labels(network: EnergyNetwork, batch: JointBatch) -> Tensor | None:
     return torch.cat((data_B, batch.noise_label_BK.reshape(-1)))
 
 
+def data_tokens(batch: JointBatch) -> TokenBatch:
+    """The tokens of the B data texts, without the noise."""
+    size = len(batch.label_B)
+    ids_BT, mask_BT, types_BT = batch.tokens
+    return TokenBatch(ids_BT[:size], mask_BT[:size], None if types_BT is None else types_BT[:size])
+
+
 def mixed_seed(seed: int, step: int, rank: int) -> int:
     """A seed for one step of one rank: dropout follows from it, also in a resumed run."""
     return (seed * 1_000_003 + step * 7_919 + rank * 104_729 + 17) % (2**63)
@@ -64,6 +72,7 @@ class JointModule(pl.LightningModule):
         classes: C.
         metrics: the task's own metrics, for the measurements while training.
         seed: of dropout.
+        language: joint masked-LM learning, or None.
     """
 
     def __init__(
@@ -75,12 +84,14 @@ class JointModule(pl.LightningModule):
         classes: int,
         metrics: tuple[str, ...],
         seed: int,
+        language: LanguageTask | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.loss = loss
         self.optim = optim
         self.seed = seed
+        self.language = language
         self.val_metrics = metric_collection(classes, metrics)
 
     def configure_optimizers(self) -> Any:
@@ -105,6 +116,8 @@ class JointModule(pl.LightningModule):
             scores.energy_noise_BK,
             progress=self.global_step / self.optim.total_steps,
         )
+        if self.language is not None:
+            parts = with_terms(parts, self.language(self.network, data_tokens(batch)))
         self._refuse_non_finite(parts)
         self._log_step(scores, parts, batch.label_B)
         return parts.total

@@ -19,6 +19,7 @@ from calib_ebm.learn.data import JointData
 from calib_ebm.learn.fit import fit
 from calib_ebm.learn.folder import hold_run, is_complete, open_run, run_folder
 from calib_ebm.learn.joint import JointModule
+from calib_ebm.learn.language import build_language_task, language_options
 from calib_ebm.learn.loggers import build_dashboard, finish_dashboard
 from calib_ebm.learn.measure import Measured, score_set, write_measurements
 from calib_ebm.learn.noise_stage import NoiseSupply, supply_noise
@@ -130,6 +131,7 @@ def _stages(config: Config, folder: Path, recorder: RunRecorder, say: Say) -> No
         material = load_material(config)
         plan = plan_training(config, material)
         loss = build_loss(config["loss"], len(material.task.labels))
+        language_options(config["loss"])  # refused here, not when the noise is drawn
     task = material.task
     _require_same_data(recorder.facts.get("data_digests"), task.digests, folder)
     recorder.set(
@@ -176,6 +178,10 @@ def _trained(
             stage["skipped"] = True
             return EnergyClassifier.from_pretrained(model)
         network = build_network(config, material)
+        language, notes = build_language_task(config, material.tokenizer, network)
+        recorder.note(*notes)
+        for note in notes:
+            say(f"note: {note}")
         module = JointModule(
             network,
             loss,
@@ -183,6 +189,7 @@ def _trained(
             classes=len(material.task.labels),
             metrics=material.task.metrics,
             seed=int(config["seed"]),
+            language=language,
         )
         data = JointData(
             material.tokenizer,

@@ -21,6 +21,8 @@ LABEL_LOSSES: dict[str, type[LabelLoss]] = {
     "focal": Focal,
     "confidence_penalty": ConfidencePenalty,
     "poscal": PosCal,
+    # The terms that it adds need a model: learn/language.py.
+    "joint_mlm": CrossEntropy,
 }
 
 

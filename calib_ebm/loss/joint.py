@@ -10,7 +10,7 @@ has no features yet, and there the NCE gradient of a head of its own can drown t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,7 +33,29 @@ class LossParts(NamedTuple):
     nce: Tensor | None
     """None where there is no energy: plain fine-tuning."""
     further: Mapping[str, Tensor]
-    """Values of this label loss alone, by name."""
+    """Values of this label loss alone and of further terms, by name."""
+
+
+class Term(NamedTuple):
+    """A further part of what is minimised: weight times value, a scalar."""
+
+    name: str
+    weight: float
+    value: Tensor
+
+
+def with_terms(parts: LossParts, terms: Sequence[Term]) -> LossParts:
+    """The same loss with further terms.
+
+    >>> one = torch.ones(())
+    >>> with_terms(LossParts(one, one, one, None, {}), [Term("tie", 0.5, 4 * one)]).total
+    tensor(3.)
+    """
+    total = parts.total
+    for term in terms:
+        total = total + term.weight * term.value
+    values = {term.name: term.value for term in terms}
+    return parts._replace(total=total, further={**parts.further, **values})
 
 
 class JointLoss(nn.Module):

@@ -5,6 +5,7 @@
     focal               -(1 - p_y)^gamma log p_y                Lin et al., ICCV 2017
     confidence_penalty  -log p_y - beta H(p)                    Pereyra et al., ICLR workshop 2017
     poscal              loss/poscal.py                          Jung et al., ACL 2020
+    joint_mlm           -log p_y + loss/language.py             He, Chen & Zhu, ICLR 2023
 
 p is the softmax of the logits, y the label, H the entropy. Each is a mean over texts, in nats, and
 each is the cross-entropy where its own number (s, gamma, beta) is 0.

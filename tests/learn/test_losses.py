@@ -14,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer, RobertaForMaskedLM
 
-from calib_ebm.errors import Interrupted
+from calib_ebm.errors import InputError, Interrupted
 from calib_ebm.learn.joint import JointModule
 from calib_ebm.learn.run import run
 from calib_ebm.loss.poscal import PosCal, bin_counts, table_of
@@ -120,7 +121,7 @@ def test_poscal_s_table_is_that_of_the_training_texts(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     # Without dropout, so that a pass can be repeated; and fast, so that probabilities move.
-    still = ("encoder.small.dropout=0", "optim.lr=0.02", f"loss.table={table}")
+    still = ("encoder.small.dropout=0", "optim.lr=0.02", "loss.distance=mse", f"loss.table={table}")
     tables: dict[int, Tensor] = {}
     logits: dict[int, tuple[Tensor, Tensor]] = {}
     whole: list[Tensor] = []
@@ -152,5 +153,101 @@ def test_poscal_s_table_is_that_of_the_training_texts(
         assert torch.equal(tables[1], tables[0])
     assert not torch.equal(tables[3], tables[2])
     history = rows(folder)
-    assert all(float(row["loss/poscal"]) != 0 for row in history[3:])
-    assert (float(history[0]["loss/poscal"]) != 0) == (table == "rescored")
+    assert all(float(row["loss/poscal"]) > 0 for row in history[3:])
+    assert (float(history[0]["loss/poscal"]) > 0) == (table == "rescored")
+
+
+@pytest.fixture
+def pretrained(settings: Settings, tmp_path: Path) -> Path:
+    """A masked LM with its tokenizer, small and random, as transformers saves it."""
+    model = run(settings("energy=none", "trainer.max_steps=1", run="first"), quiet) / "model"
+    torch.manual_seed(5)
+    lm = RobertaForMaskedLM(AutoConfig.from_pretrained(model))
+    folder = tmp_path / "pretrained"
+    lm.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return folder
+
+
+def test_joint_mlm_begins_at_its_teacher_and_goes_on_exactly(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, pretrained: Path
+) -> None:
+    still = [f"encoder.options.{part}_dropout_prob=0" for part in ("hidden", "attention_probs")]
+    words = ("energy=none", "loss=joint_mlm", f"encoder.name_or_path={pretrained}", *still)
+    ours, theirs = resumed_and_whole(settings, monkeypatch, 5, *words)
+    assert same(ours, theirs) and rows(ours) == rows(theirs)
+    history = rows(ours)
+    # The first step has a learning rate of 0, so the second too is at the pretrained weights.
+    for name in ("loss/mlm", "loss/tie"):
+        assert abs(float(history[0][name])) < 1e-6 < float(history[-1][name]), name
+    parts = [float(history[-1][f"loss/{name}"]) for name in ("ce", "mlm", "tie")]
+    assert float(history[-1]["loss/total"]) == pytest.approx(sum(parts), rel=1e-6)
+    # A plain classifier comes out, and the copies stand in no checkpoint.
+    assert set(weights(ours)) == set(weights(settings_run(settings)))
+    free = run(settings(*words, "loss.tie_weight=0", "loss.mlm_weight=0", run="free"), quiet)
+    assert "loss/mlm" not in rows(free)[0] and not same(ours, free)
+
+
+def settings_run(settings: Settings) -> Path:
+    """The folder of the fixture's first run."""
+    return Path(settings(run="first")["run_dir"])
+
+
+def test_joint_mlm_holds_the_representations(settings: Settings, pretrained: Path) -> None:
+    words = ("energy=none", "loss=joint_mlm", "optim.lr=0.01", "loss.mlm_weight=0")
+    encoder = f"encoder.name_or_path={pretrained}"
+    tied, loose = (
+        run(settings(*words, encoder, f"loss.tie_weight={weight}", run=f"tie{weight}"), quiet)
+        for weight in (100, 0.001)
+    )
+    ends = [float(rows(folder)[-1]["loss/tie"]) for folder in (tied, loose)]
+    assert 0 < ends[0] < 0.75 * ends[1]
+
+
+def test_joint_mlm_without_a_pretrained_head_learns_the_tokens_and_says_so(
+    settings: Settings,
+) -> None:
+    said: list[str] = []
+    words = ("loss=joint_mlm", "optim.lr=0.01", "trainer.max_steps=40", "energy=none")
+    folder = run(settings(*words), said.append)
+    assert any("begins with random weights" in line for line in said)
+    history = rows(folder)
+    assert "loss/tie" not in history[0]
+    first, last = (
+        sum(float(row["loss/mlm"]) for row in part) / 5 for part in (history[:5], history[-5:])
+    )
+    assert last < first - 0.3
+    headless = f"encoder.name_or_path={folder / 'model'}"
+    short = ("loss=joint_mlm", "energy=none", "trainer.max_steps=2", headless)
+    run(settings(*short, run="headless"), said.append)
+    assert any("has no masked LM's head" in line for line in said)
+    with pytest.raises(InputError, match=r"loss\.targets is 'teacher'"):
+        run(settings(*short, "loss.targets=teacher", run="refused"), quiet)
+
+
+def test_joint_mlm_joins_an_energy(settings: Settings, pretrained: Path) -> None:
+    words = ("loss=joint_mlm", "energy=sharp_hidden", f"encoder.name_or_path={pretrained}")
+    last = rows(run(settings(*words, "trainer.max_steps=2"), quiet))[-1]
+    total = sum(
+        weight * float(last[f"loss/{name}"])
+        for name, weight in (("ce", 1), ("nce", 2), ("mlm", 1), ("tie", 1))
+    )
+    assert float(last["loss/total"]) == pytest.approx(total, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("loss=joint_mlm", "loss.mask_rate=1.5"), "loss.mask_rate is 1.5"),
+        (("loss=poscal", "loss.bins=0"), "loss.bins is 0"),
+        (("loss=focal", "loss.gamma=-2"), "loss.gamma is -2"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_noise_is_made(
+    settings: Settings, words: tuple[str, ...], said: str
+) -> None:
+    config = settings(*words)
+    with pytest.raises(InputError) as refused:
+        run(config, quiet)
+    assert said in str(refused.value)
+    assert not Path(config["cache_dir"]).exists()
