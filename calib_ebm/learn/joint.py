@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from calib_ebm.calibration.metrics import metric_collection
 from calib_ebm.energy.network import EnergyNetwork
+from calib_ebm.energy.pooled import PooledHead
 from calib_ebm.errors import TrainingFailed
 from calib_ebm.learn.language import LanguageTask
 from calib_ebm.learn.optimisation import OptimOptions, build_optimizer
@@ -92,6 +94,7 @@ class JointModule(pl.LightningModule):
         self.optim = optim
         self.seed = seed
         self.language = language
+        self.pooled = PooledHead(network.classifier) if loss.label.needs_head else None
         self.val_metrics = metric_collection(classes, metrics)
 
     def configure_optimizers(self) -> Any:
@@ -115,6 +118,7 @@ class JointModule(pl.LightningModule):
             scores.energy_data_B,
             scores.energy_noise_BK,
             progress=self.global_step / self.optim.total_steps,
+            again=None if self.pooled is None else partial(self.pooled.again, len(batch.label_B)),
         )
         if self.language is not None:
             parts = with_terms(parts, self.language(self.network, data_tokens(batch)))

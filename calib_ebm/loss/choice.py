@@ -13,6 +13,7 @@ from calib_ebm.loss.labels import (
     LabelLoss,
     LabelSmoothing,
 )
+from calib_ebm.loss.mixup import Mixup
 from calib_ebm.loss.poscal import PosCal
 
 LABEL_LOSSES: dict[str, type[LabelLoss]] = {
@@ -21,6 +22,7 @@ LABEL_LOSSES: dict[str, type[LabelLoss]] = {
     "focal": Focal,
     "confidence_penalty": ConfidencePenalty,
     "poscal": PosCal,
+    "mixup": Mixup,
     # The terms that it adds need a model: learn/language.py.
     "joint_mlm": CrossEntropy,
 }

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from calib_ebm.errors import InputError
-from calib_ebm.loss.labels import CrossEntropy, LabelLoss
+from calib_ebm.loss.labels import Again, CrossEntropy, LabelLoss
 from calib_ebm.loss.nce import nce_loss
 
 
@@ -104,6 +104,7 @@ class JointLoss(nn.Module):
         energy_noise_BK: Tensor | None = None,
         *,
         progress: float = 1.0,
+        again: Again | None = None,
     ) -> LossParts:
         """The parts, in nats per text, computed in float32 at least, whatever the precision.
 
@@ -113,9 +114,10 @@ class JointLoss(nn.Module):
             energy_data_B: their energies; None for plain fine-tuning.
             energy_noise_BK: energies of the K noise texts of each; None for plain fine-tuning.
             progress: share of the training that is done, for the ramp.
+            again: for label losses that need the classification head, see `LabelLoss.forward`.
         """
         wide_BC = logits_BC if logits_BC.dtype.itemsize >= 4 else logits_BC.float()
-        label, further = self.label(wide_BC, label_B)
+        label, further = self.label(wide_BC, label_B, again)
         ce = label
         if type(self.label) is not CrossEntropy:
             with torch.no_grad():

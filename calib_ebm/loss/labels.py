@@ -5,6 +5,7 @@
     focal               -(1 - p_y)^gamma log p_y                Lin et al., ICCV 2017
     confidence_penalty  -log p_y - beta H(p)                    Pereyra et al., ICLR workshop 2017
     poscal              loss/poscal.py                          Jung et al., ACL 2020
+    mixup               loss/mixup.py                           Zhang et al., ICLR 2018
     joint_mlm           -log p_y + loss/language.py             He, Chen & Zhu, ICLR 2023
 
 p is the softmax of the logits, y the label, H the entropy. Each is a mean over texts, in nats, and
@@ -13,6 +14,7 @@ each is the cross-entropy where its own number (s, gamma, beta) is 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -76,6 +78,10 @@ def required(name: str, value: float, low: float, high: float, example: float) -
     raise InputError(f"loss.{name} is {value}.", bounds, f"Set loss.{name}={example:g}.")
 
 
+Again = Callable[[Callable[[Tensor], Tensor]], Tensor]
+"""From a change of what the classification head reads of B texts to their logits, (B, C)."""
+
+
 class LabelParts(NamedTuple):
     """What is minimised for the labels, and further values worth logging, by name."""
 
@@ -89,17 +95,21 @@ class LabelLoss(nn.Module):
     Attributes:
         settings: names of the settings of `conf/loss` that the constructor takes.
         needs_classes: the constructor takes C, too.
+        needs_head: `again` must be given.
     """
 
     settings: ClassVar[tuple[str, ...]] = ()
     needs_classes: ClassVar[bool] = False
+    needs_head: ClassVar[bool] = False
 
-    def forward(self, logits_BC: Tensor, label_B: Tensor) -> LabelParts:
+    def forward(self, logits_BC: Tensor, label_B: Tensor, again: Again | None = None) -> LabelParts:
         """The loss of B texts, a mean, in nats.
 
         Args:
             logits_BC: the classifier's logits.
             label_B: the labels.
+            again: gives the logits anew when what the classification head reads is changed by the
+                function that it is given; for losses with `needs_head`.
         """
         raise NotImplementedError  # an abstract method: every entry of LABEL_LOSSES defines it
 
@@ -107,7 +117,7 @@ class LabelLoss(nn.Module):
 class CrossEntropy(LabelLoss):
     """-log p_y."""
 
-    def forward(self, logits_BC: Tensor, label_B: Tensor) -> LabelParts:
+    def forward(self, logits_BC: Tensor, label_B: Tensor, again: Again | None = None) -> LabelParts:
         """See `LabelLoss.forward`."""
         return LabelParts(cross_entropy(logits_BC, label_B), {})
 
@@ -121,7 +131,7 @@ class LabelSmoothing(LabelLoss):
         super().__init__()
         self.smoothing = required("smoothing", smoothing, 0, 1, 0.1)
 
-    def forward(self, logits_BC: Tensor, label_B: Tensor) -> LabelParts:
+    def forward(self, logits_BC: Tensor, label_B: Tensor, again: Again | None = None) -> LabelParts:
         """See `LabelLoss.forward`."""
         return LabelParts(label_smoothing_loss(logits_BC, label_B, self.smoothing), {})
 
@@ -135,7 +145,7 @@ class Focal(LabelLoss):
         super().__init__()
         self.gamma = required("gamma", gamma, 0, float("inf"), 2)
 
-    def forward(self, logits_BC: Tensor, label_B: Tensor) -> LabelParts:
+    def forward(self, logits_BC: Tensor, label_B: Tensor, again: Again | None = None) -> LabelParts:
         """See `LabelLoss.forward`."""
         return LabelParts(focal_loss(logits_BC, label_B, self.gamma), {})
 
@@ -149,7 +159,7 @@ class ConfidencePenalty(LabelLoss):
         super().__init__()
         self.beta = required("beta", beta, 0, float("inf"), 0.1)
 
-    def forward(self, logits_BC: Tensor, label_B: Tensor) -> LabelParts:
+    def forward(self, logits_BC: Tensor, label_B: Tensor, again: Again | None = None) -> LabelParts:
         """See `LabelLoss.forward`."""
         total = confidence_penalty_loss(logits_BC, label_B, self.beta)
         return LabelParts(total, {"entropy": mean_entropy(logits_BC.detach())})

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from calib_ebm.errors import InputError
-from calib_ebm.loss.labels import LabelLoss, LabelParts, required
+from calib_ebm.loss.labels import Again, LabelLoss, LabelParts, required
 
 DISTANCES = ("kl", "mse", "rmse")
 TABLES = ("recent", "rescored")
@@ -149,7 +149,7 @@ class PosCal(LabelLoss):
         self.table_CM.copy_(table_of(counts_2CM))
         self.there.fill_(1.0)
 
-    def forward(self, logits_BC: Tensor, label_B: Tensor) -> LabelParts:
+    def forward(self, logits_BC: Tensor, label_B: Tensor, again: Again | None = None) -> LabelParts:
         """See `LabelLoss.forward`."""
         probs_BC = logits_BC.detach().softmax(dim=-1)
         if self.training:

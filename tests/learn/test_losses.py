@@ -52,7 +52,9 @@ def same(ours: Path, theirs: Path) -> bool:
         ("none", ("loss=label_smoothing",)),
         ("none", ("loss=focal",)),
         ("none", ("loss=confidence_penalty", "loss.beta=2")),
+        ("none", ("loss=mixup", "loss.alpha=1")),
         ("sharp_hidden", ("loss=label_smoothing",)),
+        ("sharp_hidden", ("loss=mixup", "loss.alpha=1")),
     ],
 )
 def test_each_trains_and_tells_the_cross_entropy_too(
@@ -90,6 +92,13 @@ def resumed_and_whole(
         with pytest.raises(Interrupted, match=f"step {step + 1} of 12"):
             run(halted, quiet)
     return run(halted, quiet), whole
+
+
+def test_mixup_stopped_and_gone_on_with_is_mixup(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = resumed_and_whole(settings, monkeypatch, 5, "loss=mixup", "energy=none")
+    assert same(ours, theirs) and rows(ours) == rows(theirs)
 
 
 POSCAL = ("energy=none", "loss=poscal", "loss.refreshes_per_epoch=2")  # every third step
