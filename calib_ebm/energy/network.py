@@ -48,10 +48,15 @@ class EnergyNetwork(nn.Module):
         hidden_BTH = output.hidden_states[-1] if wants_hidden else None
         return Scores(output.logits, self.energy(output.logits, hidden_BTH, label_B))
 
+    @property
+    def encoder(self) -> nn.Module:
+        """The classifier without its head."""
+        classifier: Any = self.classifier
+        return classifier.base_model
+
     def hidden(self, tokens: TokenBatch, encoder: nn.Module | None = None) -> Tensor:
         """Last hidden states of B texts, (B, T, H), from the encoder alone, or from another's."""
-        ours: Any = self.classifier
-        encoder = ours.base_model if encoder is None else encoder
+        encoder = self.encoder if encoder is None else encoder
         return encoder(**self._inputs(tokens)).last_hidden_state
 
     def _inputs(self, tokens: TokenBatch) -> dict[str, Tensor]:

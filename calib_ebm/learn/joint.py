@@ -14,7 +14,7 @@ from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.energy.pooled import PooledHead
 from calib_ebm.errors import TrainingFailed
 from calib_ebm.learn.language import LanguageTask
-from calib_ebm.learn.optimisation import OptimOptions, build_optimizer
+from calib_ebm.learn.optimisation import OptimOptions, build_optimizer, starting_weights
 from calib_ebm.loss.joint import JointLoss, LossParts, with_terms
 from calib_ebm.loss.nce import nce_accuracy
 from calib_ebm.shapes import JointBatch, TokenBatch
@@ -95,11 +95,15 @@ class JointModule(pl.LightningModule):
         self.seed = seed
         self.language = language
         self.pooled = PooledHead(network.classifier) if loss.label.needs_head else None
+        # Taken now: a checkpoint is loaded before the optimiser is made.
+        self._towards = (
+            starting_weights(network.encoder) if optim.decay_towards == "pretrained" else None
+        )
         self.val_metrics = metric_collection(classes, metrics)
 
     def configure_optimizers(self) -> Any:
         """AdamW with linear warm-up and decay."""
-        optimizer, scheduler = build_optimizer(self, self.optim)
+        optimizer, scheduler = build_optimizer(self, self.optim, self._towards)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},

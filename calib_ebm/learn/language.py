@@ -164,10 +164,9 @@ def build_language_task(
                 "not tied (loss.tie_weight=1 would)."
             )
     needed = teacher is not None or tie > 0
-    encoder: Any = network.classifier
     return LanguageTask(
         head,
-        Pretrained(encoder.base_model, teacher) if needed else None,
+        Pretrained(network.encoder, teacher) if needed else None,
         vocabulary,
         mask_rate=options.mask_rate,
         mlm_weight=options.mlm_weight,

@@ -190,6 +190,7 @@ def plan_training(config: Config, material: Material) -> Plan:
         weight_decay=float(optim["weight_decay"]),
         eps=float(optim["eps"]),
         betas=(float(optim["betas"][0]), float(optim["betas"][1])),
+        decay_towards=str(optim["decay_towards"]),
     )
     return Plan(options, steps, order)
 

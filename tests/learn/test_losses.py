@@ -260,3 +260,19 @@ def test_what_cannot_be_is_refused_before_the_noise_is_made(
         run(config, quiet)
     assert said in str(refused.value)
     assert not Path(config["cache_dir"]).exists()
+
+
+def test_decay_towards_the_pretrained_goes_on_exactly_and_is_not_that_towards_zero(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strong = ("energy=none", "optim.weight_decay=20")
+    words = (*strong, "optim.decay_towards=pretrained")
+    ours, theirs = resumed_and_whole(settings, monkeypatch, 6, *words)
+    assert same(ours, theirs) and rows(ours) == rows(theirs)
+    zero = run(settings(*strong, run="zero"), quiet)
+    name = "roberta.encoder.layer.0.attention.self.query.weight"
+    start = run(settings("energy=none", "trainer.max_steps=1", run="start"), quiet)  # lr 0
+    near, far = ((weights(folder)[name] - weights(start)[name]).norm() for folder in (ours, zero))
+    assert near < far
+    head = "classifier.out_proj.weight"  # new, so it decays towards zero in both
+    assert weights(ours)[head].norm() < weights(start)[head].norm()
