@@ -43,7 +43,12 @@ MAY_IMPORT |= {name: MAY_IMPORT["learn"] | {"learn", "command", "settings"} for 
 
 # The only places of a library: a room, or one file of it. An empty tuple: nowhere.
 HOMES: dict[str, tuple[str, ...]] = {
-    "transformers": ("energy/encoder.py", "tokens/tokenizer.py", "noise/lm.py"),
+    "transformers": (
+        "energy/encoder.py",
+        "energy/masked_lm.py",
+        "tokens/tokenizer.py",
+        "noise/lm.py",
+    ),
     "pytorch_lightning": ("learn",),
     "lightning": (),  # the same library under its other name
     "hydra": ("settings.py",),

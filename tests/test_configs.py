@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from calib_ebm.energy.heads import ENERGIES, build_energy
 from calib_ebm.errors import InputError
 from calib_ebm.learn.callbacks import LineProgress
 from calib_ebm.learn.fit import build_trainer
+from calib_ebm.learn.language import language_options
 from calib_ebm.learn.loggers import DASHBOARDS, build_dashboard
-from calib_ebm.loss.joint import JointLoss
+from calib_ebm.learn.prepare import build_loss
+from calib_ebm.loss.choice import LABEL_LOSSES
 from calib_ebm.noise.modes import MODES, build_mode
 from calib_ebm.settings import noise_default
 from calib_ebm.text.glue import glue_task
 
-NOT_CHOICES = {"noise/base"}
+NOT_CHOICES = {"noise/base", "loss/base"}
 CHOICES = sorted(
     str(path.relative_to(conf_dir()).with_suffix(""))
     for path in conf_dir().glob("*/*.yaml")
@@ -57,6 +60,7 @@ def test_groups_and_tables_name_the_same() -> None:
     assert {*of("energy")} == {*ENERGIES, "none"}
     assert {*of("noise")} == {*MODES}
     assert {*of("calibrator")} == {*CALIBRATORS}
+    assert {*of("loss")} == {*LABEL_LOSSES}
     assert {*of("logger")} == {*DASHBOARDS}
 
 
@@ -82,7 +86,23 @@ def test_each_calibrator_builds(name: str) -> None:
 @pytest.mark.parametrize("name", of("loss"))
 def test_each_loss_builds(name: str) -> None:
     config = composed(f"loss={name}", "task=sst2")["loss"]
-    assert JointLoss(config["nce_weight"]).nce_weight == 1.0
+    built = build_loss(config, 2)
+    assert config["name"] == name and type(built.label) is LABEL_LOSSES[name]
+    assert (built.nce_weight, built.ramp) == (1.0, 0.0)
+    # No setting is there that nothing reads.
+    options = language_options(config)
+    further = {} if options is None else asdict(options)
+    assert {*config} == {"name", "nce_weight", "ramp", *built.label.settings, *further}
+    assert (options is None) == (name != "joint_mlm")
+
+
+@pytest.mark.parametrize("name", of("loss"))
+def test_each_loss_joins_each_energy_with_that_energy_s_weight(name: str) -> None:
+    for energy, weight, ramp in (("sharp_hidden", 2.0, 0.0), ("scalar", 3.0, 0.3)):
+        config = composed(f"loss={name}", f"energy={energy}")
+        built = build_loss(config["loss"], 2)
+        assert config["energy"]["name"] == energy
+        assert (built.nce_weight, built.ramp) == (weight, ramp)
 
 
 @pytest.mark.parametrize("name", of("trainer"))

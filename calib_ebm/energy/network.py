@@ -42,15 +42,25 @@ class EnergyNetwork(nn.Module):
             label_B: for energies that read labels: the label, -1 where it is not to be read.
         """
         wants_hidden = self.energy is not None and self.energy.needs_hidden
-        inputs: dict[str, Any] = {
-            "input_ids": tokens.input_ids_BT,
-            "attention_mask": tokens.attention_mask_BT,
-            "output_hidden_states": wants_hidden,
-        }
-        if tokens.token_type_ids_BT is not None and self._takes_types:
-            inputs["token_type_ids"] = tokens.token_type_ids_BT
-        output = self.classifier(**inputs)
+        output = self.classifier(**self._inputs(tokens), output_hidden_states=wants_hidden)
         if self.energy is None:
             return Scores(output.logits, None)
         hidden_BTH = output.hidden_states[-1] if wants_hidden else None
         return Scores(output.logits, self.energy(output.logits, hidden_BTH, label_B))
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The classifier without its head."""
+        classifier: Any = self.classifier
+        return classifier.base_model
+
+    def hidden(self, tokens: TokenBatch, encoder: nn.Module | None = None) -> Tensor:
+        """Last hidden states of B texts, (B, T, H), from the encoder alone, or from another's."""
+        encoder = self.encoder if encoder is None else encoder
+        return encoder(**self._inputs(tokens)).last_hidden_state
+
+    def _inputs(self, tokens: TokenBatch) -> dict[str, Tensor]:
+        inputs = {"input_ids": tokens.input_ids_BT, "attention_mask": tokens.attention_mask_BT}
+        if tokens.token_type_ids_BT is not None and self._takes_types:
+            inputs["token_type_ids"] = tokens.token_type_ids_BT
+        return inputs

@@ -24,6 +24,7 @@ from calib_ebm.learn.callbacks import (
 from calib_ebm.learn.data import JointData
 from calib_ebm.learn.history import HistoryLogger
 from calib_ebm.learn.joint import JointModule
+from calib_ebm.learn.poscal import table_callbacks
 
 JOINT_NUMBERS = {"ce": "loss/ce", "nce": "loss/nce", "gap": "energy/gap", "ece": "val/cal/ece"}
 """What stands beside the progress bar."""
@@ -133,6 +134,8 @@ def fit(
         loggers=[history, *([dashboard] if dashboard is not None else [])],
         callbacks=[
             KeepLast(checkpoints, int(every)),
+            # Behind it, so that a checkpoint is of the end of the step before.
+            *table_callbacks(module, data),
             progress("training", JOINT_NUMBERS, say),
         ],
     )

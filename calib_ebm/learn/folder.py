@@ -56,6 +56,8 @@ def run_folder(config: Config) -> Path:
     parts = [str(config["task"]["name"]), energy]
     if energy != "none":
         parts.append(str(config["noise"]["name"]))
+    if str(config["loss"]["name"]) != "cross_entropy":
+        parts.append(str(config["loss"]["name"]))
     parts += [f"seed{config['seed']}", settings_digest(config)]
     return Path("runs") / "-".join(parts)
 

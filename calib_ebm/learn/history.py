@@ -11,7 +11,7 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-FIRST_COLUMNS = ("step", "loss/total", "loss/ce", "loss/nce")
+FIRST_COLUMNS = ("step", "loss/total", "loss/label", "loss/ce", "loss/nce")
 
 
 class HistoryLogger(Logger):

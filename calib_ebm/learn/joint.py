@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
@@ -11,11 +12,13 @@ from torch import Tensor
 from calib_ebm.calibration.metrics import metric_collection
 from calib_ebm.energy.groups import score_in_groups
 from calib_ebm.energy.network import EnergyNetwork
+from calib_ebm.energy.pooled import PooledHead
 from calib_ebm.errors import TrainingFailed
-from calib_ebm.learn.optimisation import OptimOptions, build_optimizer
-from calib_ebm.loss.joint import JointLoss, LossParts
+from calib_ebm.learn.language import LanguageTask
+from calib_ebm.learn.optimisation import OptimOptions, build_optimizer, starting_weights
+from calib_ebm.loss.joint import JointLoss, LossParts, with_terms
 from calib_ebm.loss.nce import nce_accuracy
-from calib_ebm.shapes import JointBatch
+from calib_ebm.shapes import JointBatch, TokenBatch
 
 
 class StepScores(NamedTuple):
@@ -53,6 +56,13 @@ def _energy_labels(network: EnergyNetwork, batch: JointBatch) -> Tensor | None:
     return torch.cat((data_B, batch.noise_label_BK.reshape(-1)))
 
 
+def data_tokens(batch: JointBatch) -> TokenBatch:
+    """The tokens of the B data texts, without the noise."""
+    size = len(batch.label_B)
+    ids_BT, mask_BT, types_BT = batch.tokens
+    return TokenBatch(ids_BT[:size], mask_BT[:size], None if types_BT is None else types_BT[:size])
+
+
 def mixed_seed(seed: int, step: int, rank: int) -> int:
     """A seed for one step of one rank: dropout follows from it, also in a resumed run."""
     return (seed * 1_000_003 + step * 7_919 + rank * 104_729 + 17) % (2**63)
@@ -63,12 +73,13 @@ class JointModule(pl.LightningModule):
 
     Args:
         network: classifier and energy.
-        loss: cross-entropy and NCE.
+        loss: of the labels and the energy.
         optim: optimiser and schedule.
         classes: C.
         metrics: the task's own metrics, for the measurements while training.
         seed: of dropout.
         length_groups: groups by length in which a batch is encoded.
+        language: joint masked-LM learning, or None.
     """
 
     def __init__(
@@ -81,6 +92,7 @@ class JointModule(pl.LightningModule):
         metrics: tuple[str, ...],
         seed: int,
         length_groups: int = 1,
+        language: LanguageTask | None = None,
     ) -> None:
         super().__init__()
         self.length_groups = length_groups
@@ -88,11 +100,17 @@ class JointModule(pl.LightningModule):
         self.loss = loss
         self.optim = optim
         self.seed = seed
+        self.language = language
+        self.pooled = PooledHead(network.classifier) if loss.label.needs_head else None
+        # Taken now: a checkpoint is loaded before the optimiser is made.
+        self._towards = (
+            starting_weights(network.encoder) if optim.decay_towards == "pretrained" else None
+        )
         self.val_metrics = metric_collection(classes, metrics)
 
     def configure_optimizers(self) -> Any:
         """AdamW with linear warm-up and decay."""
-        optimizer, scheduler = build_optimizer(self, self.optim)
+        optimizer, scheduler = build_optimizer(self, self.optim, self._towards)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -104,14 +122,19 @@ class JointModule(pl.LightningModule):
 
     def training_step(self, batch: JointBatch, batch_idx: int) -> Tensor:
         """One joint step; returns the loss."""
-        scores = score_joint(self.network, batch, self.length_groups)
+        # Mixing looks back at the one pass in which all texts were.
+        groups = self.length_groups if self.pooled is None else 1
+        scores = score_joint(self.network, batch, groups)
         parts = self.loss(
             scores.logits_BC,
             batch.label_B,
             scores.energy_data_B,
             scores.energy_noise_BK,
             progress=self.global_step / self.optim.total_steps,
+            again=None if self.pooled is None else partial(self.pooled.again, len(batch.label_B)),
         )
+        if self.language is not None:
+            parts = with_terms(parts, self.language(self.network, data_tokens(batch)))
         self._refuse_non_finite(parts)
         self._log_step(scores, parts, batch.label_B)
         return parts.total
@@ -122,7 +145,8 @@ class JointModule(pl.LightningModule):
         nce = "none" if parts.nce is None else f"{parts.nce.item():.4g}"
         raise TrainingFailed(
             f"The loss is {parts.total.item()} at step {self.global_step} "
-            f"(loss/ce {parts.ce.item():.4g}, loss/nce {nce}). "
+            f"(loss/label {parts.label.item():.4g}, "
+            f"loss/ce {parts.ce.item():.4g}, loss/nce {nce}). "
             "Training has stopped; the last good checkpoint is kept.\n"
             "  to do: lower the learning rate (optim.lr), or train in full precision "
             "(trainer.precision=32-true)."
@@ -137,6 +161,9 @@ class JointModule(pl.LightningModule):
             "cls/acc": (scores.logits_BC.argmax(dim=-1) == label_B).float().mean(),
             "optim/lr": self.lr_schedulers().get_last_lr()[0],  # type: ignore[union-attr]  # one scheduler
         }
+        if parts.label is not parts.ce:
+            values["loss/label"] = parts.label.detach()
+        values |= {f"loss/{name}": value.detach() for name, value in parts.further.items()}
         if parts.nce is not None:
             assert scores.energy_data_B is not None
             assert scores.energy_noise_BK is not None

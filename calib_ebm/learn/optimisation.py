@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from calib_ebm.errors import InputError
+
+TOWARDS = ("zero", "pretrained")
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class OptimOptions:
         weight_decay: on weight matrices; biases and LayerNorm weights are never decayed.
         eps: of AdamW.
         betas: of AdamW.
+        decay_towards: one of `TOWARDS`: where the decay draws the encoder's weights.
     """
 
     lr: float
@@ -29,6 +34,15 @@ class OptimOptions:
     weight_decay: float = 0.1
     eps: float = 1e-8
     betas: tuple[float, float] = (0.9, 0.999)
+    decay_towards: str = "zero"
+
+    def __post_init__(self) -> None:
+        if self.decay_towards not in TOWARDS:
+            raise InputError(
+                f"optim.decay_towards is {self.decay_towards!r}.",
+                ", ".join(TOWARDS),
+                "Set optim.decay_towards=zero.",
+            )
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -57,15 +71,66 @@ def linear_schedule(step: int, warmup_steps: int, total_steps: int) -> float:
     return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
 
 
+class AdamWTowards(torch.optim.AdamW):
+    """AdamW whose decay draws some weights towards others instead of towards zero.
+
+        w <- w - lr * decay * (w - w0) - Adam's step
+
+    With w0 = 0 this is AdamW. L2-SP (Li et al., ICML 2018) adds the square of w - w0 to the loss;
+    here it is decoupled from the gradient as AdamW decouples the square of w (Loshchilov & Hutter,
+    ICLR 2019).
+
+    Args:
+        groups: as for AdamW.
+        towards: w0 of those weights that have one. They are no state: who goes on from a checkpoint
+            gives the same again.
+        options: as for AdamW.
+    """
+
+    def __init__(
+        self, groups: list[dict[str, Any]], towards: Mapping[nn.Parameter, Tensor], **options: Any
+    ) -> None:
+        super().__init__(groups, **options)
+        self.towards = dict(towards)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # torch overloads it
+        """One step."""
+        loss = super().step(closure)
+        for group in self.param_groups:
+            pull = group["lr"] * group["weight_decay"]
+            for parameter in group["params"] if pull else ():
+                if parameter.grad is not None and parameter in self.towards:
+                    start = self.towards[parameter].to(parameter.device)
+                    self.towards[parameter] = start
+                    # AdamW has multiplied the weight by 1 - pull.
+                    parameter.add_(start, alpha=pull)
+        return loss
+
+
+def starting_weights(module: nn.Module) -> dict[nn.Parameter, Tensor]:
+    """Copies of a module's weights, for `AdamWTowards`."""
+    return {parameter: parameter.detach().clone() for parameter in module.parameters()}
+
+
 def build_optimizer(
-    module: nn.Module, options: OptimOptions
+    module: nn.Module,
+    options: OptimOptions,
+    towards: Mapping[nn.Parameter, Tensor] | None = None,
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW and its schedule, to be stepped once a step."""
-    optimizer = torch.optim.AdamW(
-        parameter_groups(module, options.weight_decay),
-        lr=options.lr,
-        eps=options.eps,
-        betas=options.betas,
+    """AdamW and its schedule, to be stepped once a step.
+
+    Args:
+        module: what is trained.
+        options: how.
+        towards: weights to decay towards; None for zero everywhere.
+    """
+    groups = parameter_groups(module, options.weight_decay)
+    how: dict[str, Any] = {"lr": options.lr, "eps": options.eps, "betas": options.betas}
+    optimizer = (
+        torch.optim.AdamW(groups, **how)
+        if towards is None
+        else AdamWTowards(groups, towards, **how)
     )
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: linear_schedule(step, options.warmup_steps, options.total_steps)

@@ -14,6 +14,8 @@ from calib_ebm.energy.heads import build_energy
 from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.errors import InputError
 from calib_ebm.learn.optimisation import OptimOptions, count_steps
+from calib_ebm.loss.choice import build_label_loss
+from calib_ebm.loss.joint import JointLoss
 from calib_ebm.shapes import Encoded
 from calib_ebm.text.load import load_task
 from calib_ebm.text.task import TaskData
@@ -119,6 +121,16 @@ def build_network(config: Config, material: Material) -> EnergyNetwork:
     return EnergyNetwork(classifier, head)
 
 
+def build_loss(settings: Config, classes: int) -> JointLoss:
+    """The loss of the `loss` group, for C classes.
+
+    Raises:
+        InputError: for a setting out of its range.
+    """
+    label = build_label_loss(settings, classes)
+    return JointLoss(float(settings["nce_weight"]), float(settings["ramp"]), label)
+
+
 @dataclass(frozen=True)
 class Plan:
     """How long the training is.
@@ -179,6 +191,7 @@ def plan_training(config: Config, material: Material) -> Plan:
         weight_decay=float(optim["weight_decay"]),
         eps=float(optim["eps"]),
         betas=(float(optim["betas"][0]), float(optim["betas"][1])),
+        decay_towards=str(optim["decay_towards"]),
     )
     return Plan(options, steps, order)
 

@@ -19,10 +19,18 @@ from calib_ebm.learn.data import JointData
 from calib_ebm.learn.fit import fit
 from calib_ebm.learn.folder import hold_run, is_complete, open_run, run_folder
 from calib_ebm.learn.joint import JointModule
+from calib_ebm.learn.language import build_language_task, language_options
 from calib_ebm.learn.loggers import build_dashboard, finish_dashboard
 from calib_ebm.learn.measure import Measured, score_set, write_measurements
 from calib_ebm.learn.noise_stage import NoiseSupply, supply_noise
-from calib_ebm.learn.prepare import Material, Plan, build_network, load_material, plan_training
+from calib_ebm.learn.prepare import (
+    Material,
+    Plan,
+    build_loss,
+    build_network,
+    load_material,
+    plan_training,
+)
 from calib_ebm.learn.quiet import quieten
 from calib_ebm.learn.record import RunRecorder, command_line, git_commit, versions
 from calib_ebm.loss.joint import JointLoss
@@ -76,6 +84,7 @@ def _run(config: Config, folder: Path, first: bool, say: Say) -> None:
         git_commit=git_commit(),
         task=str(config["task"]["name"]),
         energy=str(config["energy"]["name"]),
+        loss=str(config["loss"]["name"]),
         noise=None if config["energy"]["name"] == "none" else str(config["noise"]["name"]),
         seed=int(config["seed"]),
         status="running",
@@ -121,6 +130,8 @@ def _stages(config: Config, folder: Path, recorder: RunRecorder, say: Say) -> No
     with recorder.stage("load"):
         material = load_material(config)
         plan = plan_training(config, material)
+        loss = build_loss(config["loss"], len(material.task.labels))
+        language_options(config["loss"])  # refused here, not when the noise is drawn
     task = material.task
     _require_same_data(recorder.facts.get("data_digests"), task.digests, folder)
     recorder.set(
@@ -136,7 +147,7 @@ def _stages(config: Config, folder: Path, recorder: RunRecorder, say: Say) -> No
     supply = supply_noise(config, material, plan, recorder, say)
     first = is_first_process()
     dashboard = build_dashboard(config["logger"], folder, config) if first else None
-    classifier = _trained(config, material, plan, supply, folder, recorder, dashboard, say)
+    classifier = _trained(config, material, plan, loss, supply, folder, recorder, dashboard, say)
     say(f"Measuring on {len(task.fit) + len(task.test)} held-out texts.")
     with recorder.stage("measure"):
         _measure(config, material, supply, classifier, folder, recorder)
@@ -153,6 +164,7 @@ def _trained(
     config: Config,
     material: Material,
     plan: Plan,
+    loss: JointLoss,
     supply: NoiseSupply | None,
     folder: Path,
     recorder: RunRecorder,
@@ -166,14 +178,19 @@ def _trained(
             stage["skipped"] = True
             return EnergyClassifier.from_pretrained(model)
         network = build_network(config, material)
+        language, notes = build_language_task(config, material.tokenizer, network)
+        recorder.note(*notes)
+        for note in notes:
+            say(f"note: {note}")
         module = JointModule(
             network,
-            JointLoss(float(config["loss"]["nce_weight"]), float(config["loss"]["ramp"])),
+            loss,
             plan.optim,
             classes=len(material.task.labels),
             metrics=material.task.metrics,
             seed=int(config["seed"]),
             length_groups=int(config["trainer"]["length_groups"]),
+            language=language,
         )
         data = JointData(
             material.tokenizer,

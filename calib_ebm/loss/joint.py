@@ -1,20 +1,24 @@
-"""The joint loss: cross-entropy of the label and noise-contrastive estimation of the energy.
+"""The joint loss: a loss of the labels and noise-contrastive estimation of the energy.
 
-    L = L_CE + weight * L_NCE
+    L = L_label + weight * L_NCE
 
-Equation 8 of He et al., EACL 2021, where the weight is 1. Here it may also rise linearly from 0
-over the first part of the training: an encoder without pretraining has no features yet, and there
-the NCE gradient of a head of its own can drown that of the labels (conf/experiment/README.md).
+Equation 8 of He et al., EACL 2021, where L_label is the cross-entropy and the weight is 1. Here it
+may also rise linearly from 0 over the first part of the training: an encoder without pretraining
+has no features yet, and there the NCE gradient of a head of its own can drown that of the labels
+(conf/experiment/README.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from calib_ebm.errors import InputError
+from calib_ebm.loss.labels import Again, CrossEntropy, LabelLoss
 from calib_ebm.loss.nce import nce_loss
 
 
@@ -22,21 +26,51 @@ class LossParts(NamedTuple):
     """Scalars: what is minimised, and what it is made of."""
 
     total: Tensor
+    label: Tensor
+    """What is minimised for the labels."""
     ce: Tensor
+    """The plain cross-entropy, whichever label loss is minimised, so that curves compare."""
     nce: Tensor | None
     """None where there is no energy: plain fine-tuning."""
+    further: Mapping[str, Tensor]
+    """Values of this label loss alone and of further terms, by name."""
+
+
+class Term(NamedTuple):
+    """A further part of what is minimised: weight times value, a scalar."""
+
+    name: str
+    weight: float
+    value: Tensor
+
+
+def with_terms(parts: LossParts, terms: Sequence[Term]) -> LossParts:
+    """The same loss with further terms.
+
+    >>> one = torch.ones(())
+    >>> with_terms(LossParts(one, one, one, None, {}), [Term("tie", 0.5, 4 * one)]).total
+    tensor(3.)
+    """
+    total = parts.total
+    for term in terms:
+        total = total + term.weight * term.value
+    values = {term.name: term.value for term in terms}
+    return parts._replace(total=total, further={**parts.further, **values})
 
 
 class JointLoss(nn.Module):
-    """Cross-entropy plus `nce_weight` times the NCE loss.
+    """A label loss plus `nce_weight` times the NCE loss.
 
     Args:
         nce_weight: lambda of the paper, 0 or more. At 0 the energy is measured, but not trained.
         ramp: share of the training over which the weight rises from 0; 0 means the full weight at
             once, as in the paper.
+        label: the loss of the labels; None for the cross-entropy, as in the paper.
     """
 
-    def __init__(self, nce_weight: float = 1.0, ramp: float = 0.0) -> None:
+    def __init__(
+        self, nce_weight: float = 1.0, ramp: float = 0.0, label: LabelLoss | None = None
+    ) -> None:
         super().__init__()
         if not 0 <= nce_weight < float("inf"):
             raise InputError(
@@ -50,6 +84,7 @@ class JointLoss(nn.Module):
             )
         self.nce_weight = nce_weight
         self.ramp = ramp
+        self.label = CrossEntropy() if label is None else label
 
     def weight_at(self, progress: float) -> float:
         """The weight when this share of the training is done.
@@ -69,6 +104,7 @@ class JointLoss(nn.Module):
         energy_noise_BK: Tensor | None = None,
         *,
         progress: float = 1.0,
+        again: Again | None = None,
     ) -> LossParts:
         """The parts, in nats per text, computed in float32 at least, whatever the precision.
 
@@ -78,12 +114,17 @@ class JointLoss(nn.Module):
             energy_data_B: their energies; None for plain fine-tuning.
             energy_noise_BK: energies of the K noise texts of each; None for plain fine-tuning.
             progress: share of the training that is done, for the ramp.
+            again: for label losses that need the classification head, see `LabelLoss.forward`.
         """
         wide_BC = logits_BC if logits_BC.dtype.itemsize >= 4 else logits_BC.float()
-        ce = cross_entropy(wide_BC, label_B)
+        label, further = self.label(wide_BC, label_B, again)
+        ce = label
+        if type(self.label) is not CrossEntropy:
+            with torch.no_grad():
+                ce = cross_entropy(wide_BC, label_B)
         if energy_data_B is None or energy_noise_BK is None:
-            return LossParts(ce, ce, None)
+            return LossParts(label, label, ce, None, further)
         if energy_data_B.dtype.itemsize < 4:
             energy_data_B, energy_noise_BK = energy_data_B.float(), energy_noise_BK.float()
         nce = nce_loss(energy_data_B, energy_noise_BK)
-        return LossParts(ce + self.weight_at(progress) * nce, ce, nce)
+        return LossParts(label + self.weight_at(progress) * nce, label, ce, nce, further)

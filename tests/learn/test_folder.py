@@ -22,6 +22,7 @@ CONFIG: dict[str, Any] = {
     "task": {"name": "sst2", "recipe": {"lr": 2e-5}},
     "energy": {"name": "hidden"},
     "noise": {"name": "masked"},
+    "loss": {"name": "cross_entropy"},
     "logger": {"kind": "csv"},
     "seed": 3,
     "run_dir": None,
@@ -35,6 +36,8 @@ def test_the_name_tells_what_it_is_and_changes_with_what_changes_numbers() -> No
     assert name == f"sst2-hidden-masked-seed3-{settings_digest(CONFIG)}"
     plain = CONFIG | {"energy": {"name": "none"}}
     assert run_folder(plain).name.startswith("sst2-none-seed3-")
+    focal = run_folder(CONFIG | {"loss": {"name": "focal"}}).name
+    assert focal.startswith("sst2-hidden-masked-focal-seed3-")
     places = {"logger": {"kind": "wandb"}, "cache_dir": "elsewhere", "overwrite": True}
     assert run_folder(CONFIG | places) == run_folder(CONFIG)
     other = CONFIG | {"task": {"name": "sst2", "recipe": {"lr": 3e-5}}}

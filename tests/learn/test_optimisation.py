@@ -17,12 +17,15 @@ from transformers import (
 
 from calib_ebm.energy.heads import ScalarEnergy
 from calib_ebm.energy.network import EnergyNetwork
+from calib_ebm.errors import InputError
 from calib_ebm.learn.optimisation import (
+    AdamWTowards,
     OptimOptions,
     build_optimizer,
     count_steps,
     linear_schedule,
     parameter_groups,
+    starting_weights,
     trainable,
 )
 
@@ -115,6 +118,62 @@ def test_a_step_decays_the_matrix_and_not_the_bias() -> None:
     scheduler.step()
     torch.testing.assert_close(layer.weight.data, torch.full((2, 3), 1 - 0.1 * 0.5))
     assert torch.equal(layer.bias.data, torch.ones(2))
+
+
+def test_a_step_decays_towards_where_it_began() -> None:
+    layer = nn.Linear(3, 2)
+    towards = starting_weights(layer)
+    start = layer.weight.detach().clone()
+    with torch.no_grad():
+        layer.weight += 1
+        layer.bias += 1
+    bias = layer.bias.detach().clone()
+    optimizer, _ = build_optimizer(layer, OptimOptions(0.1, 10, 0, weight_decay=0.5), towards)
+    for parameter in layer.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    # w - lr * decay * (w - w0), with w - w0 = 1; the bias is not decayed.
+    torch.testing.assert_close(layer.weight.data, start + 1 - 0.1 * 0.5 * 1)
+    assert torch.equal(layer.bias.data, bias)
+    for _ in range(400):
+        optimizer.step()
+    torch.testing.assert_close(layer.weight.data, start)
+
+
+def test_with_gradients_it_is_adam_s_step_and_the_decay() -> None:
+    torch.manual_seed(0)
+    start, grads = torch.randn(3, 2), torch.randn(5, 3, 2)
+    ours, adam = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    zero, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    how = {"lr": 0.1, "betas": (0.8, 0.9)}
+    group = {"weight_decay": 0.3}
+    towards = AdamWTowards([{"params": [ours], **group}], {ours: start}, **how)
+    nowhere = AdamWTowards([{"params": [zero], **group}], {}, **how)
+    plain = torch.optim.AdamW([{"params": [adam], "weight_decay": 0.0}], **how)
+    torchs = torch.optim.AdamW([{"params": [theirs], **group}], **how)
+    for grad in grads:
+        for parameter in (ours, adam, zero, theirs):
+            parameter.grad = grad.clone()
+        expected = ours.detach() - 0.1 * 0.3 * (ours.detach() - start)
+        before = adam.detach().clone()
+        for optimizer in (towards, nowhere, plain, torchs):
+            optimizer.step()
+        torch.testing.assert_close(ours.data, expected + (adam.data - before))
+        assert torch.equal(zero, theirs)
+    assert (ours - start).norm() != (theirs - start).norm()
+
+
+def test_weights_without_a_gradient_are_left_where_they_are() -> None:
+    weight = nn.Parameter(torch.ones(2, 2))
+    group = {"params": [weight], "weight_decay": 0.5}
+    optimizer = AdamWTowards([group], {weight: torch.zeros(2, 2)}, lr=0.1)
+    optimizer.step()
+    assert torch.equal(weight.data, torch.ones(2, 2))
+
+
+def test_another_aim_of_the_decay_is_refused() -> None:
+    with pytest.raises(InputError, match=r"optim\.decay_towards is 'home'"):
+        OptimOptions(0.1, 10, 0, decay_towards="home")
 
 
 def test_steps_are_counted() -> None:

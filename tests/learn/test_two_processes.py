@@ -20,7 +20,9 @@ from calib_ebm.shapes import Encoded
 
 Settings = Callable[..., dict[str, Any]]
 # No dropout: its masks depend on the rank, and so would the weights.
-STILL = ("encoder.small.dropout=0", "energy.dropout=0", "energy=scalar", "trainer.log_every=1")
+STILL = ("encoder.small.dropout=0", "trainer.log_every=1")
+SCALAR = ("energy.dropout=0", "energy=scalar")
+POSCAL = ("loss=poscal", "loss.refreshes_per_epoch=2", "loss.poscal_weight=5", "energy=none")
 
 
 def train(overrides: list[str], folder: Path, cache: Path) -> str:
@@ -38,11 +40,14 @@ def train(overrides: list[str], folder: Path, cache: Path) -> str:
     return done.stdout
 
 
-def test_two_processes_train_and_measure_as_one(tmp_path: Path, tiny: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("words", [SCALAR, POSCAL, (*POSCAL, "loss.table=rescored")])
+def test_two_processes_train_and_measure_as_one(
+    tmp_path: Path, tiny: tuple[str, ...], words: tuple[str, ...]
+) -> None:
     shrunk = [o for o in tiny if not o.startswith("trainer=")]
     one, two = tmp_path / "one", tmp_path / "two"
-    train([*shrunk, *STILL, "trainer=cpu"], one, tmp_path / "cache")
-    said = train([*shrunk, *STILL, "trainer=ddp_cpu"], two, tmp_path / "cache")
+    train([*shrunk, *STILL, *words, "trainer=cpu"], one, tmp_path / "cache")
+    said = train([*shrunk, *STILL, *words, "trainer=ddp_cpu"], two, tmp_path / "cache")
     assert said.count("run folder:") == 1, "one process speaks"
     ours, theirs = (json.loads((f / "metrics.json").read_text()) for f in (two, one))
     assert ours.keys() == theirs.keys()

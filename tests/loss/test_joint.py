@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from calib_ebm.errors import InputError
 from calib_ebm.loss.joint import JointLoss
+from calib_ebm.loss.labels import ConfidencePenalty, Focal
 from calib_ebm.loss.nce import nce_loss
 
 LOGITS_BC = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0]])
@@ -34,6 +35,19 @@ def test_without_an_energy_it_is_plain_fine_tuning(given: tuple[torch.Tensor | N
     assert parts.total.item() == parts.ce.item() == cross_entropy(LOGITS_BC, LABEL_B).item()
 
 
+def test_another_label_loss_takes_the_place_of_the_cross_entropy_which_is_still_told() -> None:
+    plain = JointLoss(0.25)(LOGITS_BC, LABEL_B, DATA_B, NOISE_BK)
+    focal = JointLoss(0.25, label=Focal(2.0))(LOGITS_BC, LABEL_B, DATA_B, NOISE_BK)
+    assert plain.label is plain.ce
+    assert focal.ce.item() == plain.ce.item() and not focal.ce.requires_grad
+    assert focal.nce is not None and plain.nce is not None
+    assert focal.label.item() < plain.label.item()
+    assert focal.total.item() == pytest.approx(focal.label.item() + 0.25 * focal.nce.item())
+    assert (focal.total - focal.label).item() == pytest.approx((plain.total - plain.ce).item())
+    further = JointLoss(label=ConfidencePenalty(0.1))(LOGITS_BC, LABEL_B).further
+    assert {*further} == {"entropy"} and plain.further == {}
+
+
 def test_at_weight_0_the_energy_is_measured_and_not_trained() -> None:
     data_B = DATA_B.clone().requires_grad_()
     parts = JointLoss(0.0)(LOGITS_BC, LABEL_B, data_B, NOISE_BK)
@@ -46,7 +60,7 @@ def test_at_weight_0_the_energy_is_measured_and_not_trained() -> None:
 
 def test_half_precision_is_widened_and_double_is_kept() -> None:
     half = JointLoss()(LOGITS_BC.bfloat16(), LABEL_B, DATA_B.bfloat16(), NOISE_BK.bfloat16())
-    assert {part.dtype for part in half if part is not None} == {torch.float32}
+    assert {part.dtype for part in half if isinstance(part, torch.Tensor)} == {torch.float32}
     exact = JointLoss()(LOGITS_BC, LABEL_B, DATA_B, NOISE_BK)
     # These energies and logits are exact in bfloat16, so only the sums could lose anything.
     assert half.total.item() == exact.total.item()

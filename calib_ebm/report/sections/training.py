@@ -30,6 +30,10 @@ class Curve:
 
 CURVES = (
     Curve("loss/ce", "Cross-entropy", "In nats, on training batches."),
+    Curve("loss/label", "Loss of the labels", "What is minimised for them, on training batches."),
+    Curve("loss/poscal", "Distance to the table", "Of PosCal, on training batches."),
+    Curve("loss/mlm", "Masked-LM loss", "In nats, on training batches."),
+    Curve("loss/tie", "Distance to the pretrained", "Mean square, of representations."),
     Curve("loss/nce", "Noise-contrastive loss", "In nats, on training batches and their noise."),
     Curve("nce/accuracy", "Data told from noise", "On training batches and their noise.", True),
     Curve("val/cls/acc", "Accuracy", "On held-out texts.", True),

@@ -1,0 +1,57 @@
+"""What joint masked-LM learning masks: content, at the rate, as BERT does, and at least one."""
+
+from __future__ import annotations
+
+import torch
+
+from calib_ebm.learn.language import Vocabulary, masked
+from calib_ebm.shapes import TokenBatch
+
+PAD, START, END, MASK = 1, 0, 2, 4
+VOCABULARY = Vocabulary(MASK, torch.arange(5, 1000))
+
+
+def batch(rows: int, content: int) -> TokenBatch:
+    """Rows of start, content, end and one padding token."""
+    ids_BT = torch.randint(5, 1000, (rows, content + 3))
+    ids_BT[:, 0], ids_BT[:, -2], ids_BT[:, -1] = START, END, PAD
+    return TokenBatch(ids_BT, (ids_BT != PAD).long(), None)
+
+
+def test_content_is_chosen_at_the_rate_and_shown_as_bert_does() -> None:
+    torch.manual_seed(0)
+    tokens = batch(400, 50)
+    shown, slot_BT = masked(tokens, VOCABULARY, 0.15)
+    assert not slot_BT[:, 0].any() and not slot_BT[:, -2:].any()
+    assert torch.equal(shown.input_ids_BT[~slot_BT], tokens.input_ids_BT[~slot_BT])
+    assert torch.equal(shown.attention_mask_BT, tokens.attention_mask_BT)
+    here, before = shown.input_ids_BT[slot_BT], tokens.input_ids_BT[slot_BT]
+    drawn = len(here)  # of 20,000: .15 +- 6 standard deviations
+    assert abs(drawn / 20_000 - 0.15) < 6 * (0.15 * 0.85 / 20_000) ** 0.5
+    shares = {
+        0.8: (here == MASK).sum(),
+        0.1: (here == before).sum(),  # one in 995 of those replaced is replaced by itself
+    }
+    for share, count in shares.items():
+        assert abs(count.item() / drawn - share) < 0.04
+    other = here[(here != MASK) & (here != before)]
+    assert abs(len(other) / drawn - 0.1) < 0.04 and (other >= 5).all()
+
+
+def test_at_least_one_is_chosen_wherever_there_is_content() -> None:
+    tokens = batch(2, 3)
+    for seed in range(50):
+        torch.manual_seed(seed)
+        _, slot_BT = masked(tokens, VOCABULARY, 1e-6)
+        assert slot_BT.sum() == 1
+    empty = TokenBatch(torch.tensor([[START, END]]), torch.ones(1, 2).long(), None)
+    assert masked(empty, VOCABULARY, 0.5)[1].sum() == 0
+
+
+def test_it_is_a_function_of_the_step_s_seed() -> None:
+    tokens = batch(4, 20)
+    drawn = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        drawn.append(masked(tokens, VOCABULARY, 0.3)[0].input_ids_BT)
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
