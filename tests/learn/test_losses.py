@@ -161,7 +161,7 @@ def test_poscal_s_table_is_that_of_the_training_texts(
         assert whole[0][1].sum() == 96  # each of the 96 texts is of one class
         assert torch.equal(tables[0], table_of(whole[0]))
         assert torch.equal(tables[1], tables[0])
-    assert not torch.equal(tables[3], tables[2])
+    assert not torch.equal(tables[9], tables[2])
     history = rows(folder)
     assert all(float(row["loss/poscal"]) > 0 for row in history[3:])
     assert (float(history[0]["loss/poscal"]) > 0) == (table == "rescored")
