@@ -11,6 +11,8 @@ import runpy
 import tempfile
 from pathlib import Path
 
+_ROOT = Path(__file__).parents[1]
+"""This checkout, so that processes started by tests run it, installed or not."""
 _NO_NETWORK = Path(__file__).parent / "no_network"
 _SCRATCH = tempfile.TemporaryDirectory(prefix="calib_ebm-tests-")  # removed when the process ends
 
@@ -23,7 +25,7 @@ os.environ.update(
         "MPLBACKEND": "Agg",
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(
-            [str(_NO_NETWORK), *filter(None, [os.environ.get("PYTHONPATH")])]
+            [str(_NO_NETWORK), str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         ),
         "TOKENIZERS_PARALLELISM": "false",
         "TRANSFORMERS_OFFLINE": "1",

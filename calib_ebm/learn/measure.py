@@ -227,13 +227,19 @@ def _true_energy_metrics(
     finite = np.isfinite(exact)
     if finite.sum() < 3:
         return {}
-    r = float(np.corrcoef(learned[finite], exact[finite])[0, 1])
-    # Fisher's transformation: nearly normal with standard error 1 / sqrt(n - 3).
-    spread = FINE / math.sqrt(max(int(finite.sum()) - 3, 1))
-    z = math.atanh(min(max(r, -0.9999999), 0.9999999))
+    r, low, high = correlation(learned[finite], exact[finite])
     return {
         "energy/true_correlation": r,
-        "energy/true_correlation/low": math.tanh(z - spread),
-        "energy/true_correlation/high": math.tanh(z + spread),
+        "energy/true_correlation/low": low,
+        "energy/true_correlation/high": high,
         "energy/true_finite_share": float(finite.mean()),
     }
+
+
+def correlation(x_N: np.ndarray, y_N: np.ndarray) -> tuple[float, float, float]:
+    """Pearson's correlation, and the ends of its 95% interval by Fisher's transformation."""
+    r = float(np.corrcoef(x_N, y_N)[0, 1])
+    # Nearly normal with standard error 1 / sqrt(n - 3).
+    spread = FINE / math.sqrt(max(len(x_N) - 3, 1))
+    z = math.atanh(min(max(r, -0.9999999), 0.9999999))
+    return r, math.tanh(z - spread), math.tanh(z + spread)
