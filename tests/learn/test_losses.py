@@ -138,8 +138,8 @@ def counts_one_by_one(module: JointModule) -> Tensor:
 def test_poscal_s_table_is_that_of_the_training_texts(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
-    # Without dropout, so that a pass can be repeated; and fast, so that probabilities move.
-    still = ("encoder.small.dropout=0", "optim.lr=0.02", "loss.distance=mse", f"loss.table={table}")
+    # Without dropout, so that a pass can be repeated.
+    still = ("encoder.small.dropout=0", "loss.distance=mse", f"loss.table={table}")
     tables: dict[int, Tensor] = {}
     logits: dict[int, tuple[Tensor, Tensor]] = {}
     whole: list[Tensor] = []
@@ -154,7 +154,12 @@ def test_poscal_s_table_is_that_of_the_training_texts(
         with torch.no_grad():
             found = self.network(batch.tokens).logits_BC
         logits[self.global_step] = (found.softmax(-1), batch.label_B)
-        return original(self, batch, batch_idx)
+        loss = original(self, batch, batch_idx)
+        if self.global_step == 2:
+            # As if training had moved the probabilities out of their bins.
+            with torch.no_grad():
+                self.network.classifier.classifier.out_proj.bias[0] += 2
+        return loss
 
     monkeypatch.setattr(JointModule, "training_step", recording)
     folder = run(settings(*POSCAL, *still), quiet)
@@ -169,7 +174,7 @@ def test_poscal_s_table_is_that_of_the_training_texts(
         assert whole[0][1].sum() == 96  # each of the 96 texts is of one class
         assert torch.equal(tables[0], table_of(whole[0]))
         assert torch.equal(tables[1], tables[0])
-    assert not torch.equal(tables[9], tables[2])
+    assert not torch.equal(tables[6], tables[2])
     history = rows(folder)
     assert all(float(row["loss/poscal"]) > 0 for row in history[3:])
     assert (float(history[0]["loss/poscal"]) > 0) == (table == "rescored")
