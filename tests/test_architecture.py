@@ -49,6 +49,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "tokens/tokenizer.py",
         "noise/lm.py",
     ),
+    "peft": ("energy/lora.py",),
     "pytorch_lightning": ("learn",),
     "lightning": (),  # the same library under its other name
     "hydra": ("settings.py",),

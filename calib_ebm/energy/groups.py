@@ -31,16 +31,36 @@ def score_in_groups(
     """
     if groups == 1:
         return network(tokens, label_B)
-    length_B = tokens.attention_mask_BT.sum(dim=1).cpu()
-    rows = cut_by_length(length_B.tolist(), groups)
+    cut = in_groups(tokens, groups)
     parts = [
-        _score_rows(network, tokens, label_B, part, int(length_B[part].max())) for part in rows
+        network(group, None if label_B is None else label_B[rows.to(label_B.device)])
+        for rows, group in cut
     ]
-    back = torch.cat(rows).argsort()
+    back = torch.cat([rows for rows, _ in cut]).argsort()
     energies = [part.energy_B for part in parts if part.energy_B is not None]
     logits_BC = torch.cat([part.logits_BC for part in parts])
     back = back.to(logits_BC.device)
     return Scores(logits_BC[back], torch.cat(energies)[back] if energies else None)
+
+
+def in_groups(tokens: TokenBatch, groups: int) -> list[tuple[Tensor, TokenBatch]]:
+    """At most `groups` groups by length: the rows of each, and their tokens without the padding."""
+    length_B = tokens.attention_mask_BT.sum(dim=1).cpu()
+    return [
+        (rows, _trimmed(tokens, rows, int(length_B[rows].max())))
+        for rows in cut_by_length(length_B.tolist(), groups)
+    ]
+
+
+def _trimmed(tokens: TokenBatch, rows: Tensor, longest: int) -> TokenBatch:
+    rows = rows.to(tokens.input_ids_BT.device)
+    types_BT = tokens.token_type_ids_BT
+    # Padding is on the right.
+    return TokenBatch(
+        tokens.input_ids_BT[rows, :longest],
+        tokens.attention_mask_BT[rows, :longest],
+        None if types_BT is None else types_BT[rows, :longest],
+    )
 
 
 def cut_by_length(lengths: Sequence[int], groups: int) -> list[Tensor]:
@@ -77,17 +97,3 @@ def _cheapest_ends(length_L: np.ndarray, count_L: np.ndarray, groups: int) -> np
     for choice in reversed(choices):
         ends.append(int(choice[ends[-1]]) - 1)
     return np.asarray(ends[::-1])
-
-
-def _score_rows(
-    network: EnergyNetwork, tokens: TokenBatch, label_B: Tensor | None, rows: Tensor, longest: int
-) -> Scores:
-    rows = rows.to(tokens.input_ids_BT.device)
-    types_BT = tokens.token_type_ids_BT
-    # Padding is on the right.
-    group = TokenBatch(
-        tokens.input_ids_BT[rows, :longest],
-        tokens.attention_mask_BT[rows, :longest],
-        None if types_BT is None else types_BT[rows, :longest],
-    )
-    return network(group, None if label_B is None else label_B[rows])

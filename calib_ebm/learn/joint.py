@@ -95,7 +95,8 @@ class JointModule(pl.LightningModule):
         language: LanguageTask | None = None,
     ) -> None:
         super().__init__()
-        self.length_groups = length_groups
+        # Groups are padded each for itself, and mixup mixes what the head reads across all texts.
+        self.length_groups = 1 if loss.label.needs_head else length_groups
         self.network = network
         self.loss = loss
         self.optim = optim
@@ -134,7 +135,8 @@ class JointModule(pl.LightningModule):
             again=None if self.pooled is None else partial(self.pooled.again, len(batch.label_B)),
         )
         if self.language is not None:
-            parts = with_terms(parts, self.language(self.network, data_tokens(batch)))
+            terms = self.language(self.network, data_tokens(batch), self.length_groups)
+            parts = with_terms(parts, terms)
         self._refuse_non_finite(parts)
         self._log_step(scores, parts, batch.label_B)
         return parts.total

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from calib_ebm.energy.encoder import SMALL
+from calib_ebm.energy.groups import in_groups
 from calib_ebm.energy.masked_lm import MaskedLmHead, Pretrained, masked_lm_head
 from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.errors import InputError
@@ -80,35 +81,61 @@ class LanguageTask(nn.Module):
         self.head, self.pretrained, self.vocabulary = head, pretrained, vocabulary
         self.mask_rate, self.mlm_weight, self.tie_weight = mask_rate, mlm_weight, tie_weight
 
-    def forward(self, network: EnergyNetwork, tokens: TokenBatch) -> list[Term]:
-        """The weighted terms for B data texts."""
+    def forward(self, network: EnergyNetwork, tokens: TokenBatch, groups: int = 1) -> list[Term]:
+        """The weighted terms for B data texts, which are encoded in groups by length."""
         shown, slot_BT = masked(tokens, self.vocabulary, self.mask_rate)
-        hidden_BTH = network.hidden(shown)
-        pretrained_BTH, teacher_NV = self._as_before(network, shown, slot_BT)
+        seen = []
+        for rows, group in in_groups(shown, groups):
+            here = rows.to(slot_BT.device), slice(group.input_ids_BT.shape[1])
+            seen.append(self._seen(network, group, slot_BT[here], tokens.input_ids_BT[here]))
         terms = []
         if self.head is not None:
-            logits_NV = self.head(hidden_BTH[slot_BT]).float()
-            if teacher_NV is None:
-                mlm = mlm_loss(logits_NV, tokens.input_ids_BT[slot_BT])
-            else:
-                mlm = mlm_teacher_loss(logits_NV, teacher_NV)
+            logits_NV = _wide(self.head(torch.cat([part.hidden_NH for part in seen])))
+            teachers = [part.teacher_NV for part in seen if part.teacher_NV is not None]
+            mlm = (
+                mlm_teacher_loss(logits_NV, torch.cat(teachers))
+                if teachers
+                else mlm_loss(logits_NV, torch.cat([part.token_N for part in seen]))
+            )
             terms.append(Term("mlm", self.mlm_weight, mlm))
-        if pretrained_BTH is not None and self.tie_weight > 0:
-            tie = tie_loss(hidden_BTH.float(), pretrained_BTH, shown.attention_mask_BT)
+        if self.tie_weight > 0:
+            shares = [part.tie * part.tokens for part in seen if part.tie is not None]
+            tie = torch.stack(shares).sum() / sum(part.tokens for part in seen)
             terms.append(Term("tie", self.tie_weight, tie))
         return terms
 
-    @torch.no_grad()
-    def _as_before(
-        self, network: EnergyNetwork, shown: TokenBatch, slot_BT: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Hidden states and masked-LM logits of the frozen copies, where they are needed."""
+    def _seen(
+        self, network: EnergyNetwork, group: TokenBatch, slot_BT: Tensor, token_BT: Tensor
+    ) -> _Seen:
+        """One pass over a group, and one of the frozen copies where they are needed."""
+        hidden_BTH = network.hidden(group)
+        here, count = hidden_BTH[slot_BT], group.attention_mask_BT.sum()
         if self.pretrained is None:
-            return None, None
+            return _Seen(here, token_BT[slot_BT], None, None, count)
         before = self.pretrained.to(slot_BT.device)
-        hidden_BTH = network.hidden(shown, before.encoder)
-        logits_NV = None if before.head is None else before.head(hidden_BTH[slot_BT]).float()
-        return hidden_BTH.float(), logits_NV
+        with torch.no_grad():
+            before_BTH = network.hidden(group, before.encoder)
+            teacher_NV = None if before.head is None else _wide(before.head(before_BTH[slot_BT]))
+        tie = None
+        if self.tie_weight > 0:
+            tie = tie_loss(_wide(hidden_BTH), _wide(before_BTH), group.attention_mask_BT)
+        return _Seen(here, token_BT[slot_BT], teacher_NV, tie, count)
+
+
+class _Seen(NamedTuple):
+    """Of a group's masked tokens and texts."""
+
+    hidden_NH: Tensor
+    token_N: Tensor
+    teacher_NV: Tensor | None
+    tie: Tensor | None
+    tokens: Tensor
+    """How many the texts have together."""
+
+
+def _wide(values: Tensor) -> Tensor:
+    """In float32 at least: losses are computed so whatever the precision."""
+    return values if values.dtype.itemsize >= 4 else values.float()
 
 
 def language_options(settings: Mapping[str, Any]) -> LanguageOptions | None:

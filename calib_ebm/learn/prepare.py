@@ -11,6 +11,7 @@ import torch
 
 from calib_ebm.energy.encoder import SMALL, build_small_encoder, load_encoder, longest_input
 from calib_ebm.energy.heads import build_energy
+from calib_ebm.energy.lora import LoraOptions, add_lora
 from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.errors import InputError
 from calib_ebm.learn.optimisation import OptimOptions, count_steps
@@ -114,11 +115,31 @@ def build_network(config: Config, material: Material) -> EnergyNetwork:
             f"8 to {longest}",
             f"Set task.max_length={longest}; longer texts are cut and counted.",
         )
+    add_lora(classifier, lora_options(config))
     energy = config["energy"]
     head = build_energy(
         str(energy["name"]), classifier.config.hidden_size, float(energy.get("dropout", 0.1))
     )
     return EnergyNetwork(classifier, head)
+
+
+def lora_options(config: Config) -> LoraOptions:
+    """Of `encoder.lora`.
+
+    Raises:
+        InputError: for a setting out of its range.
+    """
+    given = config["encoder"]["lora"]
+    options = LoraOptions(
+        int(given["rank"]), float(given["alpha"]), float(given["dropout"]), str(given["targets"])
+    )
+    if options.rank > 0 and config["optim"]["decay_towards"] != "zero":
+        raise InputError(
+            "encoder.lora.rank is set and optim.decay_towards is 'pretrained'.",
+            "one of them: with low-rank additions the pretrained weights do not move",
+            "Set optim.decay_towards=zero or encoder.lora.rank=0.",
+        )
+    return options
 
 
 def build_loss(settings: Config, classes: int) -> JointLoss:

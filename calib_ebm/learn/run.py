@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers.logger import Logger
 
 from calib_ebm.classifier import FACTS, EnergyClassifier
+from calib_ebm.energy.lora import merge_lora
 from calib_ebm.errors import InputError, Interrupted
 from calib_ebm.learn.data import JointData
 from calib_ebm.learn.fit import fit
@@ -29,6 +30,7 @@ from calib_ebm.learn.prepare import (
     build_loss,
     build_network,
     load_material,
+    lora_options,
     plan_training,
 )
 from calib_ebm.learn.quiet import quieten
@@ -131,7 +133,9 @@ def _stages(config: Config, folder: Path, recorder: RunRecorder, say: Say) -> No
         material = load_material(config)
         plan = plan_training(config, material)
         loss = build_loss(config["loss"], len(material.task.labels))
-        language_options(config["loss"])  # refused here, not when the noise is drawn
+        # Refused here, not when the noise is drawn.
+        language_options(config["loss"])
+        lora_options(config)
     task = material.task
     _require_same_data(recorder.facts.get("data_digests"), task.digests, folder)
     recorder.set(
@@ -204,6 +208,7 @@ def _trained(
         )
         trainer = fit(module, data, config["trainer"], folder, dashboard, say)
         network.to(trainer.strategy.root_device)
+        merge_lora(network.classifier)
         classifier = EnergyClassifier(
             network, material.tokenizer, material.task.labels, str(config["energy"]["name"])
         )

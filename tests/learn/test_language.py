@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from calib_ebm.learn.language import Vocabulary, masked
+from calib_ebm.energy.encoder import build_small_encoder
+from calib_ebm.energy.masked_lm import Pretrained, masked_lm_head
+from calib_ebm.energy.network import EnergyNetwork
+from calib_ebm.learn.language import LanguageTask, Vocabulary, masked
 from calib_ebm.shapes import TokenBatch
 
 PAD, START, END, MASK = 1, 0, 2, 4
@@ -55,3 +59,34 @@ def test_it_is_a_function_of_the_step_s_seed() -> None:
         torch.manual_seed(seed)
         drawn.append(masked(tokens, VOCABULARY, 0.3)[0].input_ids_BT)
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
+@pytest.mark.parametrize("teacher", [True, False])
+def test_encoding_in_groups_gives_the_same_terms_and_gradients(teacher: bool) -> None:
+    torch.manual_seed(0)
+    classifier = build_small_encoder(
+        ("a", "b"), 1000, PAD, 40, layers=1, width=8, heads=2, dropout=0.0
+    )
+    network = EnergyNetwork(classifier, None).double()
+    head = masked_lm_head("small", classifier, {}).double()
+    pretrained = Pretrained(network.encoder, head if teacher else None)
+    with torch.no_grad():
+        for parameter in (*classifier.parameters(), *head.parameters()):
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    tokens = batch(6, 20)
+    for row, length in enumerate((22, 5, 9, 14, 9, 4)):
+        tokens.input_ids_BT[row, length:] = PAD
+        tokens.attention_mask_BT[row, length:] = 0
+    task = LanguageTask(head, pretrained, VOCABULARY, mask_rate=0.3, mlm_weight=0.7, tie_weight=1.3)
+    values, grads = [], []
+    for groups in (1, 3):
+        torch.manual_seed(1)
+        terms = task(network, tokens, groups)
+        assert [(term.name, term.weight) for term in terms] == [("mlm", 0.7), ("tie", 1.3)]
+        values.append(torch.stack([term.value for term in terms]))
+        network.zero_grad()
+        sum(term.weight * term.value for term in terms).backward()
+        grads.append(network.encoder.embeddings.word_embeddings.weight.grad.clone())
+    torch.testing.assert_close(values[0], values[1], atol=1e-12, rtol=0)
+    torch.testing.assert_close(grads[0], grads[1], atol=1e-12, rtol=0)
+    assert (values[0] > 1e-3).all() and grads[0].abs().max() > 1e-3
