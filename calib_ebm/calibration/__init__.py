@@ -5,6 +5,8 @@
     metrics      torchmetrics classes over the same sums, for batches and for several processes
     intervals    every estimate of a set with its interval and floor; mean differences over seeds
     resample     the bootstrap behind it
+    estimates    all of them by the names in metrics.json
+    compare      two methods on the same texts, over one seed or several; how many texts it takes
     floors       the ECE that a perfectly calibrated model would show on as many texts
     calibrator   what a post-hoc calibrator is
     temperature  the first of them, and the one that does nothing
