@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from calib_ebm.calibration.checks import check_predictions
-from calib_ebm.calibration.estimates import named_estimate
+from calib_ebm.calibration.estimates import LabelledSet, named_estimate
 from calib_ebm.calibration.intervals import (
     LEVEL,
     NORMAL_QUANTILE,
@@ -243,7 +243,7 @@ def _differences(
         for run, probs_NC in enumerate(runs):
             probs_NC = probs_NC.detach().cpu()
             values[name, run] = named.value(probs_NC, labels_N, bins).item()
-            sums[f"{name}{run}"] = named.sums(probs_NC, labels_N, bins)
+            sums[f"{name}{run}"] = named.sums(LabelledSet(probs_NC, labels_N, bins))
     resampled = bootstrap(sums, len(labels_N), resamples=resamples, seed=seed)
     pairs = range(len(probs_a))
     difference_SR = torch.stack([resampled[f"a{pair}"] - resampled[f"b{pair}"] for pair in pairs])

@@ -1,5 +1,8 @@
 """Every estimate of a set with its interval, the floor beside each ECE, differences over seeds.
 
+Bins of equal mass, the sweep's number of them and the smooth ECE's width are found anew in each
+resample, as they would be on another set.
+
 What the percentile interval of an ECE cannot say: a resample adds its own noise, so its ECEs are
 pulled upwards and the interval never reaches zero, not even for a perfectly calibrated model;
 there, in one set of thirty, even the estimate itself fell below it, and the interval is then
@@ -20,9 +23,9 @@ from torch import Tensor
 from calib_ebm.calibration import errors
 from calib_ebm.calibration.checks import check_predictions
 from calib_ebm.calibration.estimates import (
-    CALIBRATION_ERRORS,
     CLASS_METRICS,
-    SCORES,
+    ESTIMATES,
+    LabelledSet,
     NamedEstimate,
 )
 from calib_ebm.calibration.floors import null_draws, p_value
@@ -54,10 +57,11 @@ def estimates_with_intervals(
 ) -> dict[str, Estimate]:
     """All figures of one set with 95% intervals, by the names they have in metrics.json.
 
-    These are `cls/...` as asked for; `cal/ece`, `cal/ece_classwise` and `cal/ece_pooled`, each
-    with `.../floor` (the mean of its null distribution, between its 5% and 95% points) and
-    `.../p_value` (with the interval that its simulation leaves); `nll`; `brier`; and given the
-    truth `cal/true` and `cal/true_pointwise`. Values are exactly the pure functions'.
+    These are `cls/...` as asked for; the calibration errors, scores, terms of the Brier score and
+    figures of selection of `estimates.py`; given the truth, `cal/true` and `cal/true_pointwise`.
+    Each calibration error, and `brier/reliability`, has `.../floor` (the mean of its null
+    distribution, between its 5% and 95% points) and `.../p_value` (with the interval that its
+    simulation leaves). Values are exactly the pure functions'.
 
     Args:
         probs_NC: probabilities of N texts.
@@ -84,7 +88,7 @@ def estimates_with_intervals(
     null = null_draws(probs_NC, bins=bins, draws=resamples, seed=seed)
     estimates: dict[str, Estimate] = {}
     for name, (value, _) in named.items():
-        estimates[name] = _percentile_interval(value, resampled[name])
+        estimates[name] = percentile_interval(value, resampled[name])
         if name in null:
             estimates[f"{name}/floor"] = _floor(null[name])
             estimates[f"{name}/p_value"] = _simulated(p_value(null[name], value), resamples)
@@ -102,12 +106,10 @@ def _of_labels(
             given = f"The task asks for the metric {metric!r}."
             raise InputError(given, known, "Correct the task's list of metrics.")
         asked[f"cls/{metric}"] = CLASS_METRICS[f"cls/{metric}"]
-    asked |= CALIBRATION_ERRORS | SCORES
+    asked |= {name: each for name, each in ESTIMATES.items() if name not in CLASS_METRICS}
+    given_set = LabelledSet(probs_NC, labels_N, bins)
     return {
-        name: (
-            each.value(probs_NC, labels_N, bins).item(),
-            each.sums(probs_NC, labels_N, bins),
-        )
+        name: (each.value(probs_NC, labels_N, bins).item(), each.sums(given_set))
         for name, each in asked.items()
     }
 
@@ -125,7 +127,7 @@ def _of_truth(probs_NC: Tensor, truth_NC: Tensor, bins: int) -> dict[str, tuple[
     }
 
 
-def _percentile_interval(value: float, resampled_R: Tensor) -> Estimate:
+def percentile_interval(value: float, resampled_R: Tensor) -> Estimate:
     """From the 2.5% to the 97.5% point of the resamples, stretched where the value lies outside."""
     low = resampled_R.quantile((1 - LEVEL) / 2).item()
     high = resampled_R.quantile((1 + LEVEL) / 2).item()
