@@ -8,6 +8,7 @@
     ood          in against out of distribution, by energy and by three scores of probabilities
     bins         the binned sums that every ECE, metric class and diagram is made of
     metrics      torchmetrics classes over the same sums, for batches and for several processes
+    metrics_stored   those that must keep every prediction
     intervals    every estimate of a set with its interval and floor; mean differences over seeds
     resample     the bootstrap behind it
     estimates    all of them by the names in metrics.json
