@@ -115,7 +115,7 @@ METRICS: tuple[Metric, ...] = (
         "Brier: reliability",
         "",
         "lower",
-        "squared gaps; reliability less resolution plus uncertainty plus within is the Brier score",
+        "squared gaps, summed over classes",
         further=True,
     ),
     Metric(
@@ -132,14 +132,6 @@ METRICS: tuple[Metric, ...] = (
         "",
         "",
         "the score of the classes' frequencies alone, the same for every model",
-        further=True,
-    ),
-    Metric(
-        "brier/within",
-        "Brier: within",
-        "",
-        "",
-        "what differences inside the bins add",
         further=True,
     ),
     Metric(
@@ -206,13 +198,17 @@ def floor_texts(
 
     >>> floor_texts({"test/cal/ece/floor": 0.018, "test/cal/ece/p_value": 0.3}, "cal/ece")
     ('1.8%, p = 0.300', '')
+    >>> floor_texts({"test/brier/reliability/floor": 0.004}, "brier/reliability")
+    ('0.004', '')
     """
+    units = {metric.name: metric.unit for metric in METRICS}
+    write = percent if units.get(name, "%") == "%" else decimals
     cells = []
     for prefix in columns:
         floor = metrics.get(f"{prefix}/{name}/floor")
         chance = metrics.get(f"{prefix}/{name}/p_value")
         parts = (
-            "" if floor is None else percent(floor),
+            "" if floor is None else write(floor),
             "" if chance is None else p_value(chance),
         )
         cells.append(", ".join(part for part in parts if part))

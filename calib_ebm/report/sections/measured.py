@@ -43,8 +43,9 @@ def _further(metrics: Mapping[str, float]) -> tuple[Block, ...]:
         return ()
     caption = (
         "Further figures. Calibration errors with other bins or none: all have floors, so a figure "
-        "is evidence only beside its own. The terms of the Brier score. AURC: area under the "
-        "risk-coverage curve, which is about ranking texts by confidence, not about calibration."
+        "is evidence only beside its own. Brier score: reliability less resolution plus "
+        "uncertainty, but for what differs inside the bins. AURC: area under the risk-coverage "
+        "curve, which is about ranking texts by confidence, not about calibration."
     )
     written = tuple(_row(row, metrics) for row in rows)
     return (Table(caption, ("Metric", *COLUMNS.values()), written, narrow="fold"),)
