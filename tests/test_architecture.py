@@ -54,7 +54,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "lightning": (),  # the same library under its other name
     "hydra": ("settings.py",),
     "matplotlib": ("report",),
-    "torchmetrics": ("calibration/metrics.py",),
+    "torchmetrics": ("calibration/metrics.py", "calibration/metrics_stored.py"),
     "datasets": ("text/hub.py",),
     "pyarrow": ("text", "noise/bank.py", "report"),
     "wandb": (),  # only through Lightning's WandbLogger
@@ -63,7 +63,7 @@ WANDB_LOGGER_HOME = "learn/loggers.py"
 
 # Formulas can be read, and tested, without a model.
 FORMULAS = ("loss", "calibration", "energy/heads.py")
-ACCUMULATES = "calibration/metrics.py"  # the one file of these that is no formula
+ACCUMULATES = HOMES["torchmetrics"]  # the files of these that are no formulas
 FORMULAS_MAY_IMPORT = {
     "__future__",
     "collections.abc",
@@ -133,7 +133,7 @@ def at_home(place: str, homes: tuple[str, ...]) -> bool:
 
 
 def is_formula(place: str) -> bool:
-    return at_home(place, FORMULAS) and place != ACCUMULATES
+    return at_home(place, FORMULAS) and place not in ACCUMULATES
 
 
 def import_directions(place: str, source: str) -> list[str]:

@@ -89,6 +89,31 @@ def check_bins(bins: int) -> None:
         raise InputError(f"bins is {bins!r}.", "a whole number from 1", "Leave it at 20.")
 
 
+def check_choice(name: str, given: object, allowed: tuple[str, ...]) -> None:
+    """Raise InputError unless an option is one of its names."""
+    if given not in allowed:
+        raise InputError(f"{name} is {given!r}.", " | ".join(allowed), "Take one of these.")
+
+
+def check_scores(score_N: Tensor, name: str) -> None:
+    """Raise InputError unless these are one finite number per text, of one text or more."""
+    is_tensor = isinstance(score_N, Tensor)
+    if not is_tensor or not score_N.is_floating_point() or score_N.ndim != 1 or len(score_N) == 0:
+        shape = f"{score_N.dtype} of shape {tuple(score_N.shape)}" if is_tensor else ""
+        raise InputError(
+            f"The {name} are {shape or type(score_N).__name__}.",
+            "a floating-point tensor with one number per text, and at least one text",
+            "Give the scores of one set of texts.",
+        )
+    if not bool(score_N.isfinite().all()):
+        row = int((~score_N.isfinite()).nonzero()[0])
+        raise InputError(
+            f"The {name} of row {row} are not finite.",
+            "finite numbers",
+            "Look for the first non-finite loss or logit of the run.",
+        )
+
+
 def _check_label_shape(labels_B: Tensor, rows: int) -> None:
     """Raise InputError unless there is one whole number per row; their values are not looked at."""
     if not isinstance(labels_B, Tensor) or labels_B.dtype not in _INTEGERS:

@@ -9,20 +9,37 @@ factor of three on the same data:
     ece_pooled       one histogram of all B*C probabilities; outcome: the label is that class
     PosCal's         the classwise sum, not divided by the C classes: C * ece_classwise
 
-Bins and their edges are those of `bins.py`. All of them are biased upwards, the more so the fewer
-texts there are: read them beside their floor (`floors.py`). Wrong input raises `InputError`.
+Each may be read with bins of equal width or of equal mass and in three norms (`bins.py`); the
+figure that goes by the bare name has 20 bins of equal width and the l1 norm. `ordered.py` and
+`smooth.py` have those that need no choice of bins. All of them are biased upwards, the more so the
+fewer texts there are: read them beside their floor (`floors.py`). Wrong input raises `InputError`.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from calib_ebm.calibration.bins import binned_sums, equal_width_edges, mean_gap
-from calib_ebm.calibration.checks import check_bins, check_logits, check_predictions, check_truth
+from calib_ebm.calibration.bins import (
+    Binning,
+    Norm,
+    binned_sums,
+    debiased_l2,
+    edges_of,
+    equal_width_edges,
+    gap_norm,
+)
+from calib_ebm.calibration.checks import (
+    check_bins,
+    check_choice,
+    check_logits,
+    check_predictions,
+    check_truth,
+)
 
 Pairs = tuple[Tensor, Tensor]
 """Probabilities and their outcomes, both N by G, one histogram per column."""
@@ -57,7 +74,14 @@ def true_pairs(probs_BC: Tensor, truth_BC: Tensor) -> Pairs:
 # --- Calibration errors ---
 
 
-def ece_top_label(probs_BC: Tensor, labels_B: Tensor, bins: int = 20) -> Tensor:
+def ece_top_label(
+    probs_BC: Tensor,
+    labels_B: Tensor,
+    bins: int = 20,
+    *,
+    binning: Binning = "width",
+    norm: Norm = "l1",
+) -> Tensor:
     """Mean gap between confidence and how often the prediction is right. Guo et al., ICML 2017.
 
     One right at .9 and one wrong at .7, (.1 + .7) / 2:
@@ -66,19 +90,60 @@ def ece_top_label(probs_BC: Tensor, labels_B: Tensor, bins: int = 20) -> Tensor:
     tensor(0.4000, dtype=torch.float64)
     """
     check_predictions(probs_BC, labels_B)
-    return _ece(top_label_pairs(probs_BC, labels_B), bins)
+    return _ece(top_label_pairs(probs_BC, labels_B), bins, binning, norm)
 
 
-def ece_classwise(probs_BC: Tensor, labels_B: Tensor, bins: int = 20) -> Tensor:
+def ece_classwise(
+    probs_BC: Tensor,
+    labels_B: Tensor,
+    bins: int = 20,
+    *,
+    binning: Binning = "width",
+    norm: Norm = "l1",
+) -> Tensor:
     """Mean over classes of the gap between p_c and how often the label is c; the paper's."""
     check_predictions(probs_BC, labels_B)
-    return _ece(classwise_pairs(probs_BC, labels_B), bins)
+    return _ece(classwise_pairs(probs_BC, labels_B), bins, binning, norm)
 
 
-def ece_pooled(probs_BC: Tensor, labels_B: Tensor, bins: int = 20) -> Tensor:
-    """The gap over one histogram of all B*C probabilities; never above `ece_classwise`."""
+def ece_pooled(
+    probs_BC: Tensor,
+    labels_B: Tensor,
+    bins: int = 20,
+    *,
+    binning: Binning = "width",
+    norm: Norm = "l1",
+) -> Tensor:
+    """The gap over one histogram of all B*C probabilities.
+
+    With bins of equal width never above `ece_classwise`.
+    """
     check_predictions(probs_BC, labels_B)
-    return _ece(pooled_pairs(probs_BC, labels_B), bins)
+    return _ece(pooled_pairs(probs_BC, labels_B), bins, binning, norm)
+
+
+def ece_debiased_l2(
+    probs_BC: Tensor,
+    labels_B: Tensor,
+    bins: int = 20,
+    *,
+    pairs: Callable[[Tensor, Tensor], Pairs] = top_label_pairs,
+    binning: Binning = "mass",
+) -> Tensor:
+    """The l2 calibration error less what the labels' chance adds. Kumar, Liang & Ma, NeurIPS 2019.
+
+    Args:
+        probs_BC: probabilities.
+        labels_B: labels.
+        bins: how many.
+        pairs: what is binned against what: `top_label_pairs`, `classwise_pairs`, `pooled_pairs`.
+        binning: theirs is of equal mass.
+    """
+    check_predictions(probs_BC, labels_B)
+    check_bins(bins)
+    check_choice("binning", binning, get_args(Binning))
+    probs, outcomes = pairs(probs_BC, labels_B)
+    return debiased_l2(binned_sums(probs, outcomes, edges_of(probs, bins, binning)))
 
 
 def true_calibration_error(probs_BC: Tensor, truth_BC: Tensor, bins: int = 20) -> Tensor:
@@ -121,9 +186,11 @@ def reliability_bins(probs_BC: Tensor, labels_B: Tensor, bins: int = 20) -> Reli
     return ReliabilityBins(count_M, confidence_M / count_M, outcome_M / count_M, edges_M1)
 
 
-def _ece(pairs: Pairs, bins: int) -> Tensor:
+def _ece(pairs: Pairs, bins: int, binning: Binning = "width", norm: Norm = "l1") -> Tensor:
     check_bins(bins)
-    return mean_gap(binned_sums(*pairs, equal_width_edges(bins, pairs[0])))
+    check_choice("binning", binning, get_args(Binning))
+    check_choice("norm", norm, get_args(Norm))
+    return gap_norm(binned_sums(*pairs, edges_of(pairs[0], bins, binning)), norm)
 
 
 # --- Proper scores ---

@@ -1,5 +1,8 @@
 """Every estimate of a set with its interval, the floor beside each ECE, differences over seeds.
 
+Bins of equal mass, the sweep's number of them and the smooth ECE's width are found anew in each
+resample, as they would be on another set.
+
 What the percentile interval of an ECE cannot say: a resample adds its own noise, so its ECEs are
 pulled upwards and the interval never reaches zero, not even for a perfectly calibrated model;
 there, in one set of thirty, even the estimate itself fell below it, and the interval is then
@@ -11,7 +14,7 @@ simulations (confidences of mean .95, 138 to 10,000 texts) true ECEs of .03 and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
@@ -19,9 +22,14 @@ from torch import Tensor
 
 from calib_ebm.calibration import errors
 from calib_ebm.calibration.checks import check_predictions
-from calib_ebm.calibration.errors import Pairs
+from calib_ebm.calibration.estimates import (
+    CLASS_METRICS,
+    ESTIMATES,
+    LabelledSet,
+    NamedEstimate,
+)
 from calib_ebm.calibration.floors import null_draws, p_value
-from calib_ebm.calibration.resample import Sums, bootstrap, count_sums, gap_sums, mean_sums
+from calib_ebm.calibration.resample import Sums, bootstrap, gap_sums, mean_sums
 from calib_ebm.errors import InputError
 
 LEVEL = 0.95
@@ -37,26 +45,6 @@ class Estimate(NamedTuple):
     high: float
 
 
-# Name in metrics.json: the pure function, and what it is made of.
-_Pure = Callable[[Tensor, Tensor], Tensor]
-CLASS_METRICS: dict[str, tuple[_Pure, Callable[[Tensor, Tensor], Sums]]] = {
-    "acc": (errors.accuracy, lambda p_NC, y_N: mean_sums(errors.correct_each(p_NC, y_N))),
-    "mcc": (errors.mcc, lambda p_NC, y_N: count_sums(p_NC, y_N, errors.mcc_from_counts)),
-    "f1": (errors.f1, lambda p_NC, y_N: count_sums(p_NC, y_N, errors.f1_from_counts)),
-}
-CALIBRATION_ERRORS: dict[
-    str, tuple[Callable[[Tensor, Tensor, int], Tensor], Callable[[Tensor, Tensor], Pairs]]
-] = {
-    "cal/ece": (errors.ece_top_label, errors.top_label_pairs),
-    "cal/ece_classwise": (errors.ece_classwise, errors.classwise_pairs),
-    "cal/ece_pooled": (errors.ece_pooled, errors.pooled_pairs),
-}
-SCORES: dict[str, tuple[_Pure, _Pure]] = {
-    "nll": (errors.nll, errors.nll_each),
-    "brier": (errors.brier, errors.brier_each),
-}
-
-
 def estimates_with_intervals(
     probs_NC: Tensor,
     labels_N: Tensor,
@@ -69,10 +57,11 @@ def estimates_with_intervals(
 ) -> dict[str, Estimate]:
     """All figures of one set with 95% intervals, by the names they have in metrics.json.
 
-    These are `cls/...` as asked for; `cal/ece`, `cal/ece_classwise` and `cal/ece_pooled`, each
-    with `.../floor` (the mean of its null distribution, between its 5% and 95% points) and
-    `.../p_value` (with the interval that its simulation leaves); `nll`; `brier`; and given the
-    truth `cal/true` and `cal/true_pointwise`. Values are exactly the pure functions'.
+    These are `cls/...` as asked for; the calibration errors, scores, terms of the Brier score and
+    figures of selection of `estimates.py`; given the truth, `cal/true` and `cal/true_pointwise`.
+    Each calibration error, and `brier/reliability`, has `.../floor` (the mean of its null
+    distribution, between its 5% and 95% points) and `.../p_value` (with the interval that its
+    simulation leaves). Values are exactly the pure functions'.
 
     Args:
         probs_NC: probabilities of N texts.
@@ -99,7 +88,7 @@ def estimates_with_intervals(
     null = null_draws(probs_NC, bins=bins, draws=resamples, seed=seed)
     estimates: dict[str, Estimate] = {}
     for name, (value, _) in named.items():
-        estimates[name] = _percentile_interval(value, resampled[name])
+        estimates[name] = percentile_interval(value, resampled[name])
         if name in null:
             estimates[f"{name}/floor"] = _floor(null[name])
             estimates[f"{name}/p_value"] = _simulated(p_value(null[name], value), resamples)
@@ -110,19 +99,19 @@ def _of_labels(
     probs_NC: Tensor, labels_N: Tensor, metrics: Sequence[str], bins: int
 ) -> dict[str, tuple[float, Sums]]:
     """Each figure's value, and the same as sums to resample."""
-    named: dict[str, tuple[float, Sums]] = {}
+    asked: dict[str, NamedEstimate] = {}
     for metric in metrics:
-        if metric not in CLASS_METRICS:
+        if f"cls/{metric}" not in CLASS_METRICS:
+            known = ", ".join(name.removeprefix("cls/") for name in CLASS_METRICS)
             given = f"The task asks for the metric {metric!r}."
-            raise InputError(given, ", ".join(CLASS_METRICS), "Correct the task's list of metrics.")
-        pure, sums = CLASS_METRICS[metric]
-        named[f"cls/{metric}"] = pure(probs_NC, labels_N).item(), sums(probs_NC, labels_N)
-    for name, (ece, pairs) in CALIBRATION_ERRORS.items():
-        gaps = gap_sums(pairs(probs_NC, labels_N), len(probs_NC), bins)
-        named[name] = ece(probs_NC, labels_N, bins).item(), gaps
-    for name, (pure, each) in SCORES.items():
-        named[name] = pure(probs_NC, labels_N).item(), mean_sums(each(probs_NC, labels_N))
-    return named
+            raise InputError(given, known, "Correct the task's list of metrics.")
+        asked[f"cls/{metric}"] = CLASS_METRICS[f"cls/{metric}"]
+    asked |= {name: each for name, each in ESTIMATES.items() if name not in CLASS_METRICS}
+    given_set = LabelledSet(probs_NC, labels_N, bins)
+    return {
+        name: (each.value(probs_NC, labels_N, bins).item(), each.sums(given_set))
+        for name, each in asked.items()
+    }
 
 
 def _of_truth(probs_NC: Tensor, truth_NC: Tensor, bins: int) -> dict[str, tuple[float, Sums]]:
@@ -138,7 +127,7 @@ def _of_truth(probs_NC: Tensor, truth_NC: Tensor, bins: int) -> dict[str, tuple[
     }
 
 
-def _percentile_interval(value: float, resampled_R: Tensor) -> Estimate:
+def percentile_interval(value: float, resampled_R: Tensor) -> Estimate:
     """From the 2.5% to the 97.5% point of the resamples, stretched where the value lies outside."""
     low = resampled_R.quantile((1 - LEVEL) / 2).item()
     high = resampled_R.quantile((1 + LEVEL) / 2).item()
@@ -196,14 +185,23 @@ def student_quantile(level: float, degrees: int) -> float:
     low, high = 0.0, math.pi / 2
     for _ in range(100):
         middle = (low + high) / 2
-        if _central_probability(middle, degrees) < level:
+        if _central_angle(middle, degrees) < level:
             low = middle
         else:
             high = middle
     return math.tan((low + high) / 2) * math.sqrt(degrees)
 
 
-def _central_probability(theta: float, degrees: int) -> float:
+def student_central(t: float, degrees: int) -> float:
+    """P(|T| < t) for whole degrees of freedom; one less it is a two-sided p-value.
+
+    >>> round(student_central(2.776, 4), 3)
+    0.95
+    """
+    return _central_angle(math.atan(t / math.sqrt(degrees)), degrees)
+
+
+def _central_angle(theta: float, degrees: int) -> float:
     """P(|T| < sqrt(degrees) tan(theta)): Abramowitz & Stegun 26.7.3 (odd), 26.7.4 (even)."""
     odd = degrees % 2
     term, total = (math.cos(theta) if odd else 1.0), 0.0

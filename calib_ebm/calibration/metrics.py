@@ -5,19 +5,27 @@ and its value is that of the pure function on all texts at once, however they we
 or spread over processes. `update` and `forward` take probabilities (float32 or float64 after
 softmax), never logits, and check them. Every text must be seen by one process only: a sampler that
 repeats texts to even out the ranks makes it wrong. Without any text the value is NaN (MCC: 0).
+What cannot be had from sums, because the order of all texts matters, is in `metrics_stored.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from calib_ebm.calibration.bins import BinnedSums, binned_sums, equal_width_edges, mean_gap
-from calib_ebm.calibration.checks import check_bins, check_predictions
+from calib_ebm.calibration.bins import (
+    BinnedSums,
+    Norm,
+    binned_sums,
+    equal_width_edges,
+    gap_norm,
+)
+from calib_ebm.calibration.brier import BrierSums, brier_sums, parts_of
+from calib_ebm.calibration.checks import check_bins, check_choice, check_predictions
 from calib_ebm.calibration.errors import (
     ClassCounts,
     Pairs,
@@ -31,6 +39,7 @@ from calib_ebm.calibration.errors import (
     pooled_pairs,
     top_label_pairs,
 )
+from calib_ebm.calibration.smooth import CELLS, gap_nodes, smooth_from_nodes
 from calib_ebm.errors import InputError
 
 
@@ -68,11 +77,13 @@ class _BinnedECE(_SummedMetric):
 
     higher_is_better = False
 
-    def __init__(self, groups: int, bins: int, **kwargs: Any) -> None:
+    def __init__(self, groups: int, bins: int, norm: Norm, **kwargs: Any) -> None:
         check_bins(bins)
+        check_choice("norm", norm, get_args(Norm))
         super().__init__(dict.fromkeys(BinnedSums._fields, (groups, bins)), **kwargs)
         self.groups = groups
         self.bins = bins
+        self.norm: Norm = norm
 
     def pairs(self, probs_BC: Tensor, labels_B: Tensor) -> Pairs:
         """What is binned against what."""
@@ -86,14 +97,14 @@ class _BinnedECE(_SummedMetric):
 
     def compute(self) -> Tensor:
         """The calibration error of all texts so far."""
-        return mean_gap(BinnedSums(*self._totals()))
+        return gap_norm(BinnedSums(*self._totals()), self.norm)
 
 
 class TopLabelECE(_BinnedECE):
     """`ece_top_label` over batches."""
 
-    def __init__(self, bins: int = 20, **kwargs: Any) -> None:
-        super().__init__(groups=1, bins=bins, **kwargs)
+    def __init__(self, bins: int = 20, norm: Norm = "l1", **kwargs: Any) -> None:
+        super().__init__(groups=1, bins=bins, norm=norm, **kwargs)
 
     def pairs(self, probs_BC: Tensor, labels_B: Tensor) -> Pairs:
         """Confidence against right or wrong."""
@@ -103,8 +114,8 @@ class TopLabelECE(_BinnedECE):
 class ClasswiseECE(_BinnedECE):
     """`ece_classwise` over batches."""
 
-    def __init__(self, classes: int, bins: int = 20, **kwargs: Any) -> None:
-        super().__init__(groups=classes, bins=bins, **kwargs)
+    def __init__(self, classes: int, bins: int = 20, norm: Norm = "l1", **kwargs: Any) -> None:
+        super().__init__(groups=classes, bins=bins, norm=norm, **kwargs)
 
     def pairs(self, probs_BC: Tensor, labels_B: Tensor) -> Pairs:
         """Each class's probability against whether it is the label."""
@@ -115,12 +126,52 @@ class ClasswiseECE(_BinnedECE):
 class PooledECE(_BinnedECE):
     """`ece_pooled` over batches."""
 
-    def __init__(self, bins: int = 20, **kwargs: Any) -> None:
-        super().__init__(groups=1, bins=bins, **kwargs)
+    def __init__(self, bins: int = 20, norm: Norm = "l1", **kwargs: Any) -> None:
+        super().__init__(groups=1, bins=bins, norm=norm, **kwargs)
 
     def pairs(self, probs_BC: Tensor, labels_B: Tensor) -> Pairs:
         """All probabilities in one histogram."""
         return pooled_pairs(probs_BC, labels_B)
+
+
+class SmoothECE(_SummedMetric):
+    """`smooth_ece` over batches: 1,025 sums, whatever the number of texts."""
+
+    higher_is_better = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__({"nodes": (CELLS + 1,), "count": ()}, **kwargs)
+
+    def update(self, probs_BC: Tensor, labels_B: Tensor) -> None:
+        """Add a batch of probabilities and labels."""
+        check_predictions(probs_BC, labels_B)
+        count = torch.tensor(len(probs_BC), dtype=torch.float64, device=probs_BC.device)
+        self._add((gap_nodes(probs_BC, labels_B), count))
+
+    def compute(self) -> Tensor:
+        """The smooth ECE of all texts so far."""
+        nodes, count = self._totals()
+        return smooth_from_nodes(nodes[None], count)[0]
+
+
+class BrierDecomposition(_SummedMetric):
+    """`brier_parts` over batches."""
+
+    def __init__(self, classes: int, bins: int = 20, **kwargs: Any) -> None:
+        check_bins(bins)
+        super().__init__(dict.fromkeys(BrierSums._fields, (classes, bins)), **kwargs)
+        self.classes = classes
+        self.bins = bins
+
+    def update(self, probs_BC: Tensor, labels_B: Tensor) -> None:
+        """Add a batch of probabilities and labels."""
+        check_predictions(probs_BC, labels_B)
+        _check_classes(probs_BC, self.classes)
+        self._add(brier_sums(probs_BC, labels_B, self.bins))
+
+    def compute(self) -> dict[str, Tensor]:
+        """The terms of all texts so far by name; torchmetrics knows dictionaries, not tuples."""
+        return parts_of(BrierSums(*self._totals()))._asdict()
 
 
 class _TextMean(_SummedMetric):

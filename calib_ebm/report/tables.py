@@ -19,6 +19,8 @@ class Metric:
     better: str
     """"higher", "lower", or empty where neither is better."""
     meaning: str
+    further: bool = False
+    """Stands in a table of its own, below the figures that everyone asks for."""
 
 
 METRICS: tuple[Metric, ...] = (
@@ -66,8 +68,88 @@ METRICS: tuple[Metric, ...] = (
         "lower",
         "mean distance of the predicted class's probability from its exact one",
     ),
+    Metric(
+        "cal/ece_equal_mass",
+        "ECE, equal mass",
+        "%",
+        "lower",
+        "as top-label, with as many texts in each bin",
+        further=True,
+    ),
+    Metric(
+        "cal/ece_debiased_l2",
+        "ECE, debiased L2",
+        "%",
+        "lower",
+        "root of the mean squared gap, less what the labels' chance adds; equal mass",
+        further=True,
+    ),
+    Metric(
+        "cal/ece_sweep",
+        "ECE, sweep",
+        "%",
+        "lower",
+        "equal mass, with the most bins that keep the frequencies rising",
+        further=True,
+    ),
+    Metric(
+        "cal/smooth_ece",
+        "Smooth ECE",
+        "%",
+        "lower",
+        "top-label, with a kernel instead of bins",
+        further=True,
+    ),
+    Metric(
+        "cal/ks",
+        "KS error",
+        "%",
+        "lower",
+        "largest sum of gaps from the least confident text on, per text",
+        further=True,
+    ),
     Metric("nll", "NLL", "nats", "lower", "mean of minus the log of the true class's probability"),
     Metric("brier", "Brier score", "", "lower", "mean squared distance from the label, 0 to 2"),
+    Metric(
+        "brier/reliability",
+        "Brier: reliability",
+        "",
+        "lower",
+        "squared gaps, summed over classes",
+        further=True,
+    ),
+    Metric(
+        "brier/resolution",
+        "Brier: resolution",
+        "",
+        "higher",
+        "how far the bins' frequencies lie from the classes' own",
+        further=True,
+    ),
+    Metric(
+        "brier/uncertainty",
+        "Brier: uncertainty",
+        "",
+        "",
+        "the score of the classes' frequencies alone, the same for every model",
+        further=True,
+    ),
+    Metric(
+        "selective/aurc",
+        "AURC",
+        "%",
+        "lower",
+        "error rate of the most confident texts, averaged over how many are kept",
+        further=True,
+    ),
+    Metric(
+        "selective/e_aurc",
+        "Excess AURC",
+        "%",
+        "lower",
+        "above a ranking with all errors last",
+        further=True,
+    ),
 )
 
 COLUMNS: dict[str, str] = {"test": "Test", "test_calibrated": "Test, after temperature"}
@@ -87,15 +169,19 @@ class MetricRow:
 
 
 def metric_rows(
-    metrics: Mapping[str, float], columns: Mapping[str, str] = COLUMNS
+    metrics: Mapping[str, float], columns: Mapping[str, str] = COLUMNS, *, further: bool = False
 ) -> tuple[MetricRow, ...]:
     """The metrics that were measured in at least one column, in their fixed order.
+
+    `further` asks for the second table instead of the first.
 
     >>> [row.texts() for row in metric_rows({"test/nll": 0.5, "test_calibrated/nll": 0.25})]
     [('0.500', '0.250')]
     """
     rows = []
     for metric in METRICS:
+        if metric.further != further:
+            continue
         cells = tuple(StoredEstimate.of(metrics, f"{prefix}/{metric.name}") for prefix in columns)
         if any(cell is not None for cell in cells):
             rows.append(MetricRow(metric, cells))
@@ -112,13 +198,17 @@ def floor_texts(
 
     >>> floor_texts({"test/cal/ece/floor": 0.018, "test/cal/ece/p_value": 0.3}, "cal/ece")
     ('1.8%, p = 0.300', '')
+    >>> floor_texts({"test/brier/reliability/floor": 0.004}, "brier/reliability")
+    ('0.004', '')
     """
+    units = {metric.name: metric.unit for metric in METRICS}
+    write = percent if units.get(name, "%") == "%" else decimals
     cells = []
     for prefix in columns:
         floor = metrics.get(f"{prefix}/{name}/floor")
         chance = metrics.get(f"{prefix}/{name}/p_value")
         parts = (
-            "" if floor is None else percent(floor),
+            "" if floor is None else write(floor),
             "" if chance is None else p_value(chance),
         )
         cells.append(", ".join(part for part in parts if part))

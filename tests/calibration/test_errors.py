@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from calib_ebm.calibration import errors
+from calib_ebm.calibration.bins import mean_gap
 from calib_ebm.calibration.errors import (
     accuracy,
     brier,
@@ -299,7 +300,7 @@ def test_two_classes_binned_by_either_class_agree(case: tuple[Tensor, Tensor]) -
     p = probs[:, 0].double() * 0.98 + 0.0101
     two = torch.stack([p, 1 - p], dim=1)
     labels = labels.clamp(max=1)
-    once = errors.mean_gap(
+    once = mean_gap(
         errors.binned_sums(two[:, :1], labels[:, None] == 0, errors.equal_width_edges(20, two))
     )
     torch.testing.assert_close(ece_classwise(two, labels), once, rtol=0, atol=1e-12)

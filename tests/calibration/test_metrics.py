@@ -17,18 +17,32 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from calib_ebm.calibration import errors
+from calib_ebm.calibration import errors, ood, ordered, selective
+from calib_ebm.calibration.brier import brier_parts
 from calib_ebm.calibration.metrics import (
     F1,
     MCC,
     NLL,
     Accuracy,
     Brier,
+    BrierDecomposition,
     ClasswiseECE,
     PooledECE,
+    SmoothECE,
     TopLabelECE,
     metric_collection,
 )
+from calib_ebm.calibration.metrics_stored import (
+    AURC,
+    DebiasedECE,
+    EqualMassECE,
+    ExcessAURC,
+    KSError,
+    OutOfDistributionAUROC,
+    OutOfDistributionFPR,
+    SweepECE,
+)
+from calib_ebm.calibration.smooth import smooth_ece
 from calib_ebm.errors import InputError
 
 PURE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -214,8 +228,108 @@ def test_two_processes_give_the_values_of_one(tmp_path: Path) -> None:
     finally:
         for process in processes:
             process.kill()
-    expected = pure_values(probs, labels)
+    expected = pure_values(probs, labels) | further_values(probs, labels)
     for output in outputs:
         assert json.loads(output.read_text()) == pytest.approx(expected, rel=1e-12, abs=1e-12)
-    one_rank_alone = pure_values(probs[::2], labels[::2])
-    assert all(abs(one_rank_alone[name] - expected[name]) > 1e-3 for name in expected)
+    alone = probs[::2], labels[::2]
+    one_rank_alone = pure_values(*alone) | further_values(*alone)
+    same = {n for n in expected if abs(one_rank_alone[n] - expected[n]) <= 1e-6}
+    assert not same
+
+
+def further(classes: int) -> MetricCollection:
+    """Those that no training run logs; as in two_processes.py."""
+    return MetricCollection(
+        {
+            "cal/smooth_ece": SmoothECE(),
+            "brier": BrierDecomposition(classes),
+            "cal/ece_equal_mass": EqualMassECE(),
+            "cal/classwise_mass": EqualMassECE(bins=5, kind="classwise", norm="l2"),
+            "cal/ece_debiased_l2": DebiasedECE(),
+            "cal/ece_sweep": SweepECE(),
+            "cal/ks": KSError(),
+            "selective/aurc": AURC(),
+            "selective/e_aurc": ExcessAURC(),
+        },
+        compute_groups=False,
+    )
+
+
+def further_values(probs: Tensor, labels: Tensor) -> dict[str, float]:
+    """What the classes that keep predictions, or many sums, should give."""
+    inside = labels == 0
+    double = probs.double()
+    named = {
+        "cal/smooth_ece": smooth_ece(probs, labels),
+        "cal/ece_equal_mass": ordered.ece_equal_mass(double, labels),
+        "cal/classwise_mass": errors.ece_classwise(double, labels, 5, binning="mass", norm="l2"),
+        "cal/ece_debiased_l2": errors.ece_debiased_l2(double, labels),
+        "cal/ece_sweep": ordered.ece_sweep(double, labels),
+        "cal/ks": ordered.ks_error(double, labels),
+        "selective/aurc": selective.aurc(double, labels),
+        "selective/e_aurc": selective.e_aurc(double, labels),
+        "auroc": ood.auroc(probs[inside, 0], probs[~inside, 0]),
+        "fpr": ood.fpr_at_tpr(probs[inside, 0], probs[~inside, 0]),
+    }
+    named |= brier_parts(probs, labels)._asdict()
+    return {name: value.item() for name, value in named.items()}
+
+
+@pytest.mark.parametrize("cuts", [[97], [1, 40, 56], [10] * 9 + [7]])
+def test_kept_predictions_give_the_pure_values(cuts: list[int]) -> None:
+    probs, labels = simulated(97, seed=5)
+    metrics = further(3)
+    two_kinds = {"auroc": OutOfDistributionAUROC(), "fpr": OutOfDistributionFPR()}
+    for p, y in zip(probs.split(cuts), labels.split(cuts), strict=True):
+        metrics.update(p, y)
+        for metric in two_kinds.values():
+            metric.update(p[:, 0], y == 0)
+    values = values_of(metrics) | {
+        name: metric.compute().item() for name, metric in two_kinds.items()
+    }
+    assert values == pytest.approx(further_values(probs, labels), abs=1e-12)
+    metrics.reset()
+    metrics.update(probs[:9], labels[:9])
+    first = further_values(probs[:9], labels[:9])
+    assert values_of(metrics)["selective/aurc"] == pytest.approx(first["selective/aurc"])
+
+
+def test_the_smooth_ece_and_the_brier_terms_keep_nothing_per_text() -> None:
+    for metric, size in ((SmoothECE(), 1025 + 1), (BrierDecomposition(3), 5 * 3 * 20)):
+        for seed in range(3):
+            metric.update(*simulated(400, seed=seed))
+        assert sum(state.numel() for state in metric.metric_state.values()) == size
+
+
+def test_without_texts_there_is_no_value() -> None:
+    for metric in (SmoothECE(), KSError(), AURC(), OutOfDistributionAUROC()):
+        with pytest.warns(UserWarning, match="before the ``update`` method"):
+            assert metric.compute().isnan()
+    one_kind = OutOfDistributionFPR()
+    one_kind.update(torch.tensor([1.0, 2.0]), torch.tensor([True, True]))
+    assert one_kind.compute().isnan()
+
+
+def test_norms_go_through_the_classes() -> None:
+    probs, labels = simulated(200)
+    for norm in ("l2", "max"):
+        for metric, pure in (
+            (TopLabelECE(norm=norm), errors.ece_top_label),
+            (ClasswiseECE(3, norm=norm), errors.ece_classwise),
+            (PooledECE(norm=norm), errors.ece_pooled),
+        ):
+            metric.update(probs, labels)
+            assert metric.compute().item() == pytest.approx(pure(probs, labels, norm=norm).item())
+
+
+def test_wrong_options_and_scores_are_refused() -> None:
+    with pytest.raises(InputError, match="norm is 'l3'"):
+        TopLabelECE(norm="l3")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="kind is 'top'"):
+        EqualMassECE(kind="top")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="bins is 0"):
+        BrierDecomposition(2, bins=0)
+    with pytest.raises(InputError, match="What is inside is told by"):
+        OutOfDistributionAUROC().update(torch.tensor([1.0]), torch.tensor([1]))
+    with pytest.raises(InputError, match="look like logits"):
+        AURC().update(torch.tensor([[2.0, -1.0]]), torch.tensor([0]))

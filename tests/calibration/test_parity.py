@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,9 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from calib_ebm.calibration.errors import (
     accuracy,
     brier,
+    classwise_pairs,
     ece_classwise,
+    ece_debiased_l2,
     ece_pooled,
     ece_top_label,
     f1,
@@ -20,6 +24,7 @@ from calib_ebm.calibration.errors import (
 )
 
 theirs = pytest.importorskip("calibration", reason="uncertainty-calibration, of the extra dev")
+their_bins = pytest.importorskip("calibration.utils", reason="uncertainty-calibration")
 sklearn = pytest.importorskip("sklearn.metrics", reason="scikit-learn, of the extra dev")
 
 CASES = [(classes, seed) for classes in (2, 3, 6) for seed in range(3)]
@@ -57,6 +62,40 @@ def test_classwise_and_pooled_as_get_ece(classes: int, seed: int, bins: int) -> 
     if classes > 2:
         top_label = ece_top_label(probs, labels, bins).item()
         assert top_label != pytest.approx(marginal, abs=1e-3)
+
+
+@pytest.mark.parametrize("norm", ["l2", "max"])
+@pytest.mark.parametrize(("classes", "seed"), CASES)
+def test_norms_as_torchmetrics(classes: int, seed: int, norm: Literal["l2", "max"]) -> None:
+    probs, labels = simulated(classes, seed)
+    other = multiclass_calibration_error(probs, labels, classes, 20, norm=norm)
+    assert ece_top_label(probs, labels, norm=norm).item() == pytest.approx(other.item(), abs=1e-6)
+
+
+# 500 texts in 20 and in 15 bins: the second leaves five of 34 and ten of 33.
+@pytest.mark.parametrize("bins", [1, 15, 20])
+@pytest.mark.parametrize(("classes", "seed"), CASES)
+def test_equal_mass_and_debiased_as_uncertainty_calibration(
+    classes: int, seed: int, bins: int
+) -> None:
+    probs, labels = simulated(classes, seed)
+
+    def other(power: int, debias: bool, mode: str) -> float:
+        return their_bins.lower_bound_scaling_ce(
+            probs.numpy(), labels.numpy(), power, debias, bins, mode=mode
+        )
+
+    for power, norm in ((1, "l1"), (2, "l2")):
+        top_label = ece_top_label(probs, labels, bins, binning="mass", norm=norm).item()  # type: ignore[arg-type]
+        assert top_label == pytest.approx(other(power, False, "top-label"), abs=1e-12), norm
+        if classes > 2:
+            marginal = ece_classwise(probs, labels, bins, binning="mass", norm=norm).item()  # type: ignore[arg-type]
+            assert marginal == pytest.approx(other(power, False, "marginal"), abs=1e-12), norm
+    debiased = ece_debiased_l2(probs, labels, bins).item()
+    assert debiased == pytest.approx(other(2, True, "top-label"), abs=1e-9)
+    if classes > 2:
+        marginal = ece_debiased_l2(probs, labels, bins, pairs=classwise_pairs).item()
+        assert marginal == pytest.approx(other(2, True, "marginal"), abs=1e-9)
 
 
 def test_on_the_edges_get_ece_has_our_rule_and_torchmetrics_another() -> None:

@@ -5,9 +5,10 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calib_ebm.calibration.estimates import ESTIMATES
 from calib_ebm.report import numbers
 from calib_ebm.report.numbers import StoredEstimate
-from calib_ebm.report.tables import diagnostics, floor_texts, metric_rows
+from calib_ebm.report.tables import METRICS, diagnostics, floor_texts, metric_rows
 
 
 @given(st.floats())
@@ -40,6 +41,21 @@ def test_rows_are_those_measured_and_in_their_order() -> None:
     rows = metric_rows(metrics)
     assert [row.metric.name for row in rows] == ["cls/acc", "brier"]
     assert [row.texts() for row in rows] == [("90.0%", ""), ("", "0.200")]
+
+
+def test_further_figures_have_a_table_of_their_own() -> None:
+    metrics = {"test/selective/aurc": 0.02, "test/brier/reliability": 0.004, "test/nll": 0.5}
+    metrics |= {"test/brier/reliability/floor": 0.002, "test/brier/reliability/p_value": 0.2}
+    assert [row.metric.name for row in metric_rows(metrics)] == ["nll"]
+    further = metric_rows(metrics, further=True)
+    assert [row.texts()[0] for row in further] == ["0.004", "2.0%"]
+    assert floor_texts(metrics, "brier/reliability")[0] == "0.002, p = 0.200"
+
+
+def test_every_estimate_of_a_set_has_its_row() -> None:
+    """But for what the bins leave over of the Brier score, which only completes the sum."""
+    rows = {metric.name for metric in METRICS if not metric.name.startswith("cal/true")}
+    assert rows == set(ESTIMATES) - {"brier/within"}
 
 
 def test_the_columns_can_be_others() -> None:

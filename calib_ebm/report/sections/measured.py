@@ -33,7 +33,22 @@ def _blocks(run: RunFolder) -> tuple[Block, ...]:
         f"everything reported here is from the other {count(test, 'text')}."
     )
     table = Table(caption, ("Metric", *COLUMNS.values()), written, narrow="fold")
-    return (Paragraph(halves), table)
+    return (Paragraph(halves), table, *_further(run.metrics))
+
+
+def _further(metrics: Mapping[str, float]) -> tuple[Block, ...]:
+    """The second table; runs of an earlier version have none."""
+    rows = metric_rows(metrics, further=True)
+    if not rows:
+        return ()
+    caption = (
+        "Further figures. Calibration errors with other bins or none: all have floors, so a figure "
+        "is evidence only beside its own. Brier score: reliability less resolution plus "
+        "uncertainty, but for what differs inside the bins. AURC: area under the risk-coverage "
+        "curve, which is about ranking texts by confidence, not about calibration."
+    )
+    written = tuple(_row(row, metrics) for row in rows)
+    return (Table(caption, ("Metric", *COLUMNS.values()), written, narrow="fold"),)
 
 
 def _row(row: MetricRow, metrics: Mapping[str, float]) -> tuple[Cell, ...]:
