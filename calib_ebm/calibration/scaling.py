@@ -1,15 +1,16 @@
-"""Calibrators that are a softmax of an affine map of the logits, or of their logarithms.
+"""Calibrators that are the softmax of an affine map of the logits, or of log-probabilities.
 
     vector              softmax(a * z + b), a slope and a bias for each class. Guo et al., ICML 2017
     matrix              softmax(A z + b). Ibid.
-    structured_vector   the same two, with a ridge towards temperature scaling that weakens as texts
-    structured_matrix   grow in number. Berta, Holzmueller, Jordan and Bach, AISTATS 2026
     dirichlet           softmax(A log p + b), off-diagonal entries and biases shrunk to zero (ODIR).
                         Kull et al., NeurIPS 2019
+    structured_vector   softmax(a * log q + b) and softmax(A log q + b), q being temperature-scaled,
+    structured_matrix   with a ridge towards q that weakens as texts grow in number.
+                        Berta, Holzmueller, Jordan and Bach, AISTATS 2026
 
-The first four fit a correction of the temperature-scaled logits x = z / T, so that they start from
-temperature scaling and their ridges mean the same whatever the size of the logits. Neither is
-unchanged when a constant is added to a text's logits; `dirichlet` is.
+The first two fit a correction of z / T, so that they start from temperature scaling and their ridge
+means the same whatever the size of the logits. They change when a constant is added to a text's
+logits; the others do not, and for that reason are no affine map of the logits.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class Scaling:
     """For a sentence."""
     options: ClassVar[tuple[str, ...]]
     """Names of the constructor's arguments, which are attributes and non-negative numbers."""
+    of_log_probs: ClassVar[bool] = False
+    """Its features are logarithms of probabilities, which no affine map of logits gives."""
     temperature: ClassVar[None] = None
 
     def __init__(self) -> None:
@@ -59,6 +62,8 @@ class Scaling:
             check_option(option, value, "a number from 0", value >= 0)
         self.notes: tuple[str, ...] = ()
         self._fitted: Affine | None = None
+        self._scale = 1.0
+        self._texts = 0
 
     def fit(self, logits_NC: Tensor, labels_N: Tensor) -> Self:
         """Find weight and bias on logits and labels that are reported nowhere.
@@ -70,19 +75,20 @@ class Scaling:
         check_fit_half(self.called.capitalize(), logits_NC, labels_N)
         logits_NC, labels_N = logits_NC.detach().cpu().double(), labels_N.cpu().long()
         texts, classes = logits_NC.shape
-        features_NC, scale, notes = self._features(logits_NC, labels_N)
+        self._texts = texts
+        self._scale, notes = self._fit_scale(logits_NC, labels_N)
         no_bias_C1 = torch.zeros(classes, 1, dtype=torch.float64)
         start_CD = torch.cat((torch.eye(classes, dtype=torch.float64), no_bias_C1), dim=1)
         free_CD = self._free(classes)
         problem = Problem(
-            with_constant(features_NC),
+            with_constant(self._features(logits_NC)),
             one_hot_targets(labels_N, classes),
             start_CD,
             free_CD,
             self._ridge(texts, classes),
         )
         weight_CD, found = solve(problem)
-        self._fitted = Affine(weight_CD[:, :classes] * scale, weight_CD[:, classes])
+        self._fitted = Affine(weight_CD[:, :classes], weight_CD[:, classes])
         self.notes = (
             *notes,
             *(() if found else ("The calibrator's minimum was not reached exactly.",)),
@@ -102,17 +108,20 @@ class Scaling:
                 f"{len(fitted.bias_C)} classes, as the calibrator was fitted on",
                 FIT_AGAIN,
             )
-        return fitted(self._applied_to(logits_NC.detach().cpu().double())).softmax(dim=1)
+        return fitted(self._features(logits_NC.detach().cpu().double())).softmax(dim=1)
 
     def affine(self, classes: int) -> Affine | None:
-        """Its weight and bias."""
-        return self._map()
+        """Its weight and bias, where it acts on the logits themselves; else None."""
+        fitted = self._map()
+        if self.of_log_probs:
+            return None
+        return Affine(fitted.weight_CC * self._scale, fitted.bias_C)
 
     @property
     def words(self) -> str:
         """Its name and what it holds."""
         fitted = self._map()
-        slopes, biases = fitted.weight_CC.diagonal(), fitted.bias_C
+        slopes, biases = fitted.weight_CC.diagonal() * self._scale, fitted.bias_C
         return f"{self.called} (slopes {spread(slopes)}; biases {spread(biases)})"
 
     def state(self) -> State:
@@ -121,6 +130,8 @@ class Scaling:
         return {
             "name": self.name,
             **{option: getattr(self, option) for option in self.options},
+            "texts": self._texts,
+            "scale": self._scale,
             "weight": fitted.weight_CC.tolist(),
             "bias": fitted.bias_C.tolist(),
             "notes": list(self.notes),
@@ -140,6 +151,10 @@ class Scaling:
                 "C by C and C numbers, C at least 2",
                 FIT_AGAIN,
             )
+        calibrator._texts, calibrator._scale = int(number(state, "texts")), number(state, "scale")
+        if calibrator._texts < 2 or not 0 < calibrator._scale < float("inf"):
+            given = f"The saved calibrator has texts={state['texts']}, scale={state['scale']}."
+            raise InputError(given, "at least 2, and a positive number", FIT_AGAIN)
         calibrator._fitted = Affine(weight_CC, bias_C)
         calibrator.notes = notes_of(state)
         return calibrator
@@ -149,13 +164,14 @@ class Scaling:
             raise not_fitted(self.name)
         return self._fitted
 
-    def _features(self, logits_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, float, Notes]:
-        """Temperature-scaled logits, 1/T, and what is to be said of that T."""
+    def _fit_scale(self, logits_NC: Tensor, labels_N: Tensor) -> tuple[float, Notes]:
+        """1/T, by which logits are multiplied first, and what is to be said of that T."""
         scaled = Temperature().fit(logits_NC, labels_N)
-        return logits_NC / scaled.temperature, 1 / scaled.temperature, scaled.notes
+        return 1 / scaled.temperature, scaled.notes
 
-    def _applied_to(self, logits_NC: Tensor) -> Tensor:
-        return logits_NC
+    def _features(self, logits_NC: Tensor) -> Tensor:
+        """What weight and bias are applied to."""
+        return logits_NC * self._scale
 
     def _free(self, classes: int) -> Tensor:
         """Which entries are fitted, C by C + 1, the bias behind."""
@@ -215,8 +231,8 @@ class MatrixScaling(VectorScaling):
 class StructuredVector(Scaling):
     """Vector scaling with ridges of C / n: few texts leave it close to temperature scaling.
 
-    The temperature is the exact one, without the mixture with the uniform distribution by which
-    the authors' package changes its output.
+    As in the authors' package, q is the temperature-scaled softmax of n texts mixed with one text's
+    worth of the uniform distribution, which keeps its logarithm from running away.
 
     Args:
         intercept: factor of the ridge on biases.
@@ -225,12 +241,18 @@ class StructuredVector(Scaling):
 
     name = "structured_vector"
     called = "structured vector scaling"
+    of_log_probs = True
     options: ClassVar[tuple[str, ...]] = ("intercept", "diagonal")
 
     def __init__(self, intercept: float = 1.0, diagonal: float = 1.0) -> None:
         self.intercept = intercept
         self.diagonal = diagonal
         super().__init__()
+
+    def _features(self, logits_NC: Tensor) -> Tensor:
+        classes = logits_NC.shape[1]
+        probs_NC = (logits_NC * self._scale).softmax(dim=1)
+        return ((self._texts * probs_NC + 1 / classes) / (self._texts + 1)).log()
 
     def _free(self, classes: int) -> Tensor:
         return _diagonal_and_bias(classes)
@@ -282,6 +304,7 @@ class Dirichlet(Scaling):
 
     name = "dirichlet"
     called = "Dirichlet calibration"
+    of_log_probs = True
     options = ("off_diagonal", "intercept", "l2")
 
     def __init__(
@@ -292,14 +315,10 @@ class Dirichlet(Scaling):
         self.l2 = l2
         super().__init__()
 
-    def affine(self, classes: int) -> Affine | None:
-        """None: it is affine in the logarithms of the probabilities, which logits are not."""
-        return None
+    def _fit_scale(self, logits_NC: Tensor, labels_N: Tensor) -> tuple[float, Notes]:
+        return 1.0, ()
 
-    def _features(self, logits_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, float, Notes]:
-        return self._applied_to(logits_NC), 1.0, ()
-
-    def _applied_to(self, logits_NC: Tensor) -> Tensor:
+    def _features(self, logits_NC: Tensor) -> Tensor:
         return logits_NC.log_softmax(dim=1)
 
     def _free(self, classes: int) -> Tensor:
