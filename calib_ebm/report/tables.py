@@ -70,7 +70,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("brier", "Brier score", "", "lower", "mean squared distance from the label, 0 to 2"),
 )
 
-COLUMNS: dict[str, str] = {"test": "Test", "test_calibrated": "Test, after temperature"}
+COLUMNS: dict[str, str] = {"test": "Test", "test_calibrated": "Test, calibrated"}
 """Prefix in metrics.json and the column's head."""
 
 

@@ -213,7 +213,7 @@ def test_the_summary_names_error_and_temperature(make_run: MakeRun) -> None:
     assert "On 400 test texts the classifier is right 81.2% [65.0, 97.5] of the time." in text
     assert "off by 9.3% [7.4, 11.2] on average (top-label ECE), and by 3.1% [2.5, 3.7]" in text
     assert "T = 1.750" in text
-    assert "the true calibration error is 8.1%, 2.1% after scaling" in text
+    assert "the true calibration error is 8.1%, 2.1% after calibration" in text
 
 
 def test_the_diagrams_bins_give_the_ece_of_the_stored_logits(make_run: MakeRun) -> None:
@@ -238,13 +238,13 @@ def test_truth_is_joined_by_id_and_not_by_position(make_run: MakeRun) -> None:
     assert run.truth is not None
     backwards = files.Truth(run.truth.ids[::-1], run.truth.probs_NC[::-1])
     test = run.predictions.of("test")
-    confidence, exact = truth.confidence_and_truth(test, backwards, 1.7)
+    confidence, exact = truth.confidence_and_truth(test, backwards, test.probs_NC(1.7))
     # The made-up run's exact probabilities are softmax(logits / 1.7).
     np.testing.assert_allclose(confidence, exact, atol=1e-12)
-    confidence, exact = truth.confidence_and_truth(test, backwards, 1.0)
+    confidence, exact = truth.confidence_and_truth(test, backwards, test.probs_NC())
     assert abs(confidence - exact).mean() > 0.03
     few = files.Truth(run.truth.ids[:10], run.truth.probs_NC[:10])
-    assert len(truth.confidence_and_truth(test, few, 1.0)[0]) == 5
+    assert len(truth.confidence_and_truth(test, few, test.probs_NC())[0]) == 5
 
 
 def test_curves_are_of_what_was_logged_in_the_order_of_steps() -> None:
