@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from calib_ebm.calibration.calibrator import State, number, numbers, spread
+from calib_ebm.calibration.calibrator import State, numbers, spread
 from calib_ebm.calibration.checks import check_bins
 from calib_ebm.calibration.curves import (
     Sigmoid,
@@ -29,6 +29,7 @@ from calib_ebm.calibration.one_versus_rest import (
     broken_curve,
     from_to,
     log_odds,
+    sigmoid_of,
 )
 
 
@@ -124,7 +125,7 @@ class ScalingBinning(OneVersusRest):
         }
 
     def _curve(self, plain: Mapping[str, object]) -> _Binned:
-        return _Binned(Sigmoid(number(plain, "slope"), number(plain, "offset")), _steps(plain))
+        return _Binned(sigmoid_of(plain), _steps(plain))
 
     def _said(self, curves: list[_Binned]) -> str:
         bins = from_to([len(curve.steps.value_M) for curve in curves])

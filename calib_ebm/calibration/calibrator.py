@@ -150,6 +150,15 @@ def number(state: Mapping[str, object], key: str) -> float:
     return float(value)
 
 
+def count_of(state: Mapping[str, object], key: str) -> int:
+    """A whole number of a state, at least 2."""
+    value = number(state, key)
+    if not (2 <= value < math.inf and value == int(value)):
+        given = f"The saved calibrator has {key}={value}."
+        raise InputError(given, "a whole number from 2", FIT_AGAIN)
+    return int(value)
+
+
 def numbers(state: Mapping[str, object], key: str) -> Tensor:
     """A list of finite numbers, or a list of such lists of one length, in float64."""
     value = state.get(key)

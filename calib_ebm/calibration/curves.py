@@ -129,7 +129,8 @@ def equal_mass_inner_edges(score_N: Tensor, bins: int) -> Tensor:
     middles = [(parts[m - 1][-1] + parts[m][0]) / 2 for m in range(1, len(parts))]
     if not middles:
         return score_N.new_zeros(0)
-    return torch.stack(middles).unique()
+    edges = torch.stack(middles).unique()
+    return edges[edges < ordered_N[-1]]  # above the largest score there is nothing
 
 
 def equal_width_inner_edges(bins: int) -> Tensor:

@@ -10,6 +10,7 @@ constant is added to a text's logits. With more than two the predicted class may
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, Self
 
@@ -22,6 +23,7 @@ from calib_ebm.calibration.calibrator import (
     State,
     check_fit_half,
     check_name,
+    count_of,
     few_texts_note,
     missing_classes,
     not_fitted,
@@ -136,11 +138,10 @@ class OneVersusRest:
         """The fitted one that wrote this state."""
         check_name(state, cls.name)
         calibrator = cls(**{name: state.get(name) for name in cls()._options()})
-        calibrator._classes = int(number(state, "classes"))
-        calibrator._texts = int(number(state, "texts"))
+        calibrator._classes = count_of(state, "classes")
+        calibrator._texts = count_of(state, "texts")
         curves = state.get("curves")
-        wanted = len(calibrator._fitted_classes()) if calibrator._classes >= 2 else -1
-        if not isinstance(curves, list) or len(curves) != wanted or calibrator._texts < 1:
+        if not isinstance(curves, list) or len(curves) != len(calibrator._fitted_classes()):
             raise InputError(
                 "The saved calibrator's curves are not as many as its classes need.",
                 "one for each class (for the second only, when there are two)",
@@ -199,7 +200,7 @@ class Platt(OneVersusRest):
         return {"slope": curve.slope, "offset": curve.offset}
 
     def _curve(self, plain: Mapping[str, object]) -> Sigmoid:
-        return Sigmoid(number(plain, "slope"), number(plain, "offset"))
+        return sigmoid_of(plain)
 
     def _said(self, curves: list[Sigmoid]) -> str:
         slopes, offsets = ([getattr(c, part) for c in curves] for part in ("slope", "offset"))
@@ -271,6 +272,14 @@ def log_odds(logits_NC: Tensor) -> Tensor:
         others = torch.cat((logits_NC[:, :index], logits_NC[:, index + 1 :]), dim=1)
         columns.append(logits_NC[:, index] - others.logsumexp(dim=1))
     return torch.stack(columns, dim=1)
+
+
+def sigmoid_of(plain: Mapping[str, object]) -> Sigmoid:
+    """The logistic curve that was saved."""
+    slope, offset = number(plain, "slope"), number(plain, "offset")
+    if not (math.isfinite(slope) and math.isfinite(offset)):
+        raise broken_curve()
+    return Sigmoid(slope, offset)
 
 
 def are_shares(values: Tensor) -> bool:

@@ -29,6 +29,7 @@ from calib_ebm.calibration.calibrator import (
     check_fit_half,
     check_name,
     check_option,
+    count_of,
     few_texts_note,
     missing_classes,
     not_fitted,
@@ -151,10 +152,10 @@ class Scaling:
                 "C by C and C numbers, C at least 2",
                 FIT_AGAIN,
             )
-        calibrator._texts, calibrator._scale = int(number(state, "texts")), number(state, "scale")
-        if calibrator._texts < 2 or not 0 < calibrator._scale < float("inf"):
-            given = f"The saved calibrator has texts={state['texts']}, scale={state['scale']}."
-            raise InputError(given, "at least 2, and a positive number", FIT_AGAIN)
+        calibrator._texts, calibrator._scale = count_of(state, "texts"), number(state, "scale")
+        if not 0 < calibrator._scale < float("inf"):
+            given = f"The saved calibrator has scale={calibrator._scale}."
+            raise InputError(given, "a positive number", FIT_AGAIN)
         calibrator._fitted = Affine(weight_CC, bias_C)
         calibrator.notes = notes_of(state)
         return calibrator
