@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -38,6 +38,7 @@ def fitted(name: str, logits: Tensor, labels: Tensor, **options: object) -> Cali
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=20)
 @given(
     texts=st.integers(2, 60),
     classes=st.integers(2, 5),
