@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from calib_ebm import EnergyClassifier
-from calib_ebm.errors import InputError
+from calib_ebm.errors import InputError, Interrupted
 from calib_ebm.learn import run as run_module
+from calib_ebm.learn.measure import check_calibration
 from calib_ebm.learn.run import run
 from calib_ebm.report.files import read_predictions, read_run
 from calib_ebm.text.load import load_task
@@ -69,7 +71,7 @@ def test_measured_again_nothing_is_folded_twice(
             raise KeyboardInterrupt
 
         patch.setattr(run_module, "write_report", killed)
-        with pytest.raises(KeyboardInterrupt | RuntimeError):
+        with pytest.raises(Interrupted):
             run(config, quiet)
     folder = Path(config["run_dir"])
     once = files(folder / "model")
@@ -87,7 +89,6 @@ def test_measured_again_nothing_is_folded_twice(
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (("task.dev_size=2",), "on 1 texts of 1 class"),
         (("calibrator.ridge=-1",), "calibrator.ridge is -1"),
         (("+calibrator.slope=1",), "has options"),
         (("calibrator.name=magic",), "calibrator is 'magic'"),
@@ -101,3 +102,15 @@ def test_what_cannot_be_fitted_after_the_training_is_refused_before_it(
         run(config, quiet)
     folder = Path(config["run_dir"])
     assert not (folder / "history.csv").exists() and not (folder / "model").exists()
+
+
+def test_an_empty_fit_half_is_refused_unless_nothing_is_fitted(settings: Settings) -> None:
+    config = settings()
+    task = load_task(config["task"], config["seed"])
+    for name in ("temperature", "vector", "isotonic"):
+        with pytest.raises(InputError, match=f"calibrator={name} is to be fitted on an empty fit"):
+            check_calibration({"name": name}, replace(task, fit=()))
+        with pytest.raises(InputError, match="on 1 texts of 1 class"):
+            check_calibration({"name": name}, replace(task, fit=task.fit[:1]))
+        check_calibration({"name": name}, task)
+    check_calibration({"name": "none"}, replace(task, fit=()))
