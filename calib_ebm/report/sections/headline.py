@@ -71,7 +71,7 @@ def _ece(run: RunFolder) -> str:
     if before is None:
         return ""
     sentence = f"Its confidence is off by {_said(before)} on average (top-label ECE)"
-    if after is not None:
+    if after is not None and run.run.calibrator.name != "none":
         sentence += f", and by {_said(after)} after {run.run.calibrator.words}"
     return f"{sentence}."
 
