@@ -1,35 +1,49 @@
 """What a run leaves behind, ready for use: calibrated probabilities and an energy per text.
 
 The folder `model/` of a run is what transformers writes, so that its Auto classes load it too;
-beside it lie `calib_ebm.json` (the kind of energy, the temperature, the length) and, for a scalar
-energy, its head's weights. Nothing in the folder is executed.
+beside it lie `calib_ebm.json` (the kind of energy, the calibrator, the length) and, for a scalar
+energy, its head's weights. A calibrator that is affine in the logits is folded into the
+classifier's last layer, so that transformers alone gives calibrated probabilities; the layer as it
+was trained is kept beside, for energies and further calibrators are functions of its logits. In
+memory the network is always the uncalibrated one. Nothing in the folder is executed.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
+from calib_ebm.calibration.calibrator import Calibrator
+from calib_ebm.calibration.temperature import NoCalibration
 from calib_ebm.energy.encoder import load_encoder
-from calib_ebm.energy.heads import ENERGIES, Energy, build_energy
+from calib_ebm.energy.fold import Head, find_last_layer, folded_head, with_head
+from calib_ebm.energy.heads import ENERGIES
 from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.errors import InputError
+from calib_ebm.model_folder import (
+    FACTS,
+    HEAD,
+    UNCALIBRATED,
+    as_tensors,
+    load_energy,
+    read_facts,
+    replace_whole,
+    unfold,
+)
 from calib_ebm.shapes import Encoded, Example, TokenBatch
 from calib_ebm.tokens.collate import pad_batch
 from calib_ebm.tokens.order import OnceBatches
 from calib_ebm.tokens.tokenizer import TextTokenizer, encode_examples, load_tokenizer
-
-FACTS = "calib_ebm.json"
-HEAD = "energy_head.safetensors"
 
 
 class ScoredRows(NamedTuple):
@@ -49,14 +63,14 @@ class EnergyClassifier:
         tokenizer: of the encoder.
         labels: class names in index order.
         energy_name: a key of `ENERGIES`, or "none".
-        temperature: by which logits are divided before the softmax.
+        calibrator: makes probabilities of logits.
     """
 
     network: EnergyNetwork
     tokenizer: TextTokenizer
     labels: tuple[str, ...]
     energy_name: str
-    temperature: float = 1.0
+    calibrator: Calibrator = field(default_factory=NoCalibration)
     batch_size: int = 64
 
     @classmethod
@@ -73,19 +87,19 @@ class EnergyClassifier:
                 "the folder `model` within a run folder",
                 "Give that folder; for other classifiers use transformers' Auto classes.",
             )
-        facts = _read_facts(folder / FACTS)
+        facts = read_facts(folder / FACTS)
         classifier = load_encoder(str(folder), facts.labels, {}, finished=True)
-        energy = _load_energy(folder, facts.energy, classifier)
+        if facts.folded_into is not None:
+            unfold(classifier, facts, folder)
+        energy = load_energy(folder, facts.energy, classifier)
         network = EnergyNetwork(classifier, energy).eval()
         tokenizer = TextTokenizer(load_tokenizer(str(folder)), facts.max_length)
-        return cls(network, tokenizer, facts.labels, facts.energy, facts.temperature)
+        return cls(network, tokenizer, facts.labels, facts.energy, facts.calibrator)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write what `from_pretrained` reads; transformers' Auto classes read it too."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        classifier: Any = self.network.classifier
-        classifier.save_pretrained(folder)
         # So that who loads the folder with transformers alone and asks for truncation is right.
         hf: Any = self.tokenizer.hf
         hf.model_max_length = min(hf.model_max_length, self.tokenizer.max_length)
@@ -93,24 +107,97 @@ class EnergyClassifier:
         if self.network.energy is not None and any(True for _ in self.network.energy.parameters()):
             state = {k: v.contiguous().cpu() for k, v in self.network.energy.state_dict().items()}
             save_file(state, folder / HEAD)
-        self.write_facts(folder)
+        self._write_weights(folder)
+        self.save_calibrator(folder)
 
-    def write_facts(self, folder: Path) -> None:
-        """Write the small file beside the model: energy, temperature, labels, length."""
+    def save_calibrator(self, folder: Path) -> bool:
+        """Put the calibrator into a folder that `save_pretrained` wrote, in place of another.
+
+        May be stopped anywhere and done again: what was trained is never lost, and as the network
+        in memory is the uncalibrated one, nothing is folded twice.
+
+        Returns:
+            whether it was folded into the classifier, or there is nothing to fold.
+        """
+        if (folder / FACTS).is_file() and read_facts(folder / FACTS).folded_into is not None:
+            # From here on both the old and the new facts fit the weights.
+            self._write_weights(folder)
+        name, head = self._folded()
+        if head is not None and name is not None:
+            layer = self._layer(name)
+            own = Head.of(layer)._asdict()
+            replace_whole(folder / UNCALIBRATED, lambda part: save_file(as_tensors(own), part))
+        self._write_facts(folder, name if head is not None else None)
+        if head is None:
+            (folder / UNCALIBRATED).unlink(missing_ok=True)
+            return self.calibrator.name == "none"
+        assert name is not None
+        with with_head(self._layer(name), head):
+            self._write_weights(folder)
+        return True
+
+    def _folded(self) -> tuple[str | None, Head | None]:
+        """The last layer's name, and its values with the calibrator folded in; None: cannot be."""
+        if self.calibrator.name == "none":
+            return None, None
+        affine = self.calibrator.affine(len(self.labels))
+        if affine is None:
+            return None, None
+        self.network.eval()
+        tokens = self._probe()
+        with torch.inference_mode():
+
+            def logits() -> Tensor:
+                return self.network(tokens).logits_BC
+
+            name = find_last_layer(self.network.classifier, logits, len(self.labels))
+            if name is None:
+                return None, None
+            return name, folded_head(self._layer(name), affine.weight_CC, affine.bias_C, logits)
+
+    def _layer(self, name: str) -> nn.Linear:
+        layer = self.network.classifier.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    def _probe(self) -> TokenBatch:
+        """A few short texts, on which a folded layer is tried out."""
+        texts = ["a", "the end of it .", " ".join(self.labels), *self.labels][:8]
+        examples = [Example(str(row), text, None, -1) for row, text in enumerate(texts)]
+        encoded, _ = encode_examples(self.tokenizer, examples)
+        device = next(self.network.parameters()).device
+        return _to_device(pad_batch(self.tokenizer, encoded), device)
+
+    def _write_weights(self, folder: Path) -> None:
+        """The classifier's weights as they are now, each file put in place whole."""
+        classifier: Any = self.network.classifier
+        part = folder / "weights.part"
+        shutil.rmtree(part, ignore_errors=True)
+        classifier.save_pretrained(part)
+        for file in sorted(part.iterdir()):  # config.json before model.safetensors
+            file.replace(folder / file.name)
+        shutil.rmtree(part)
+
+    def _write_facts(self, folder: Path, folded_into: str | None) -> None:
+        """The small file beside the model: energy, calibrator, labels, length."""
         facts = {
             "energy": self.energy_name,
-            "temperature": self.temperature,
             "labels": list(self.labels),
             "max_length": self.tokenizer.max_length,
+            "folded_into": folded_into,
+            "calibrator": self.calibrator.state(),
         }
-        (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(facts, indent=2) + "\n"
+        replace_whole(folder / FACTS, lambda part: part.write_text(text, encoding="utf-8"))
 
     def predict_proba(
         self, texts: Sequence[str], text_pairs: Sequence[str] | None = None
     ) -> NDArray[np.float64]:
         """Calibrated probabilities of N texts, N by C, in the order of `labels`."""
         logits_NC, _ = self.score(texts, text_pairs)
-        return torch.softmax(logits_NC.double() / self.temperature, dim=-1).numpy()
+        if len(logits_NC) == 0:
+            return logits_NC.double().numpy()
+        return self.calibrator.probabilities(logits_NC).numpy()
 
     def energy(
         self, texts: Sequence[str], text_pairs: Sequence[str] | None = None
@@ -185,56 +272,3 @@ def _to_device(tokens: TokenBatch, device: torch.device) -> TokenBatch:
         tokens.attention_mask_BT.to(device),
         None if types_BT is None else types_BT.to(device),
     )
-
-
-class _Facts(NamedTuple):
-    energy: str
-    temperature: float
-    labels: tuple[str, ...]
-    max_length: int
-
-
-def _read_facts(path: Path) -> _Facts:
-    """The small file beside the model.
-
-    Raises:
-        InputError: when it is broken.
-    """
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-        facts = _Facts(
-            str(plain["energy"]),
-            float(plain["temperature"]),
-            tuple(str(label) for label in plain["labels"]),
-            int(plain["max_length"]),
-        )
-        if not 0 < facts.temperature < float("inf"):
-            raise ValueError(f"its temperature is {facts.temperature}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} cannot be read ({type(error).__name__}: {error}).",
-            "the file as this package writes it: energy, temperature, labels, max_length",
-            "Copy the model folder again, or train again.",
-        ) from error
-    return facts
-
-
-def _load_energy(folder: Path, name: str, classifier: Any) -> Energy | None:
-    energy = build_energy(name, classifier.config.hidden_size)
-    if energy is not None and any(True for _ in energy.parameters()):
-        if not (folder / HEAD).is_file():
-            raise InputError(
-                f"{folder} holds a classifier with energy={name}, but no {HEAD}.",
-                "a model folder with all its files",
-                "Copy the whole folder.",
-            )
-        try:
-            energy.load_state_dict(load_file(folder / HEAD))
-        # Half a file, or another model's head: errors of every kind, all the same to the person.
-        except Exception as error:
-            raise InputError(
-                f"{folder / HEAD} cannot be read ({(str(error).splitlines() or [''])[0]}).",
-                "the head as it was saved with this model",
-                "Copy the whole folder again.",
-            ) from error
-    return energy

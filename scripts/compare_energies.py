@@ -23,7 +23,7 @@ COLUMNS = {
     "top-label ECE": "test/cal/ece",
     "true calibration error": "test/cal/true",
     "NLL": "test/nll",
-    "ECE after temperature": "test_calibrated/cal/ece",
+    "ECE, calibrated": "test_calibrated/cal/ece",
 }
 BASELINE = ("none", "")
 

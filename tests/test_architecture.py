@@ -36,9 +36,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"shapes", "errors", "calibration"},
 }
 ROOMS = set(MAY_IMPORT)
-MAY_IMPORT["classifier"] = {"shapes", "errors", "tokens", "energy"}
+MAY_IMPORT["model_folder"] = {"errors", "energy", "calibration"}
+MAY_IMPORT["classifier"] = {
+    "shapes",
+    "errors",
+    "tokens",
+    "energy",
+    "calibration",
+    "model_folder",
+}
 MAY_IMPORT["__init__"] = {"classifier"}
-MAY_IMPORT["learn"] = ROOMS | {"classifier", "__init__"}
+MAY_IMPORT["learn"] = ROOMS | {"classifier", "model_folder", "__init__"}
 MAY_IMPORT |= {name: MAY_IMPORT["learn"] | {"learn", "command", "settings"} for name in COMMANDS}
 
 # The only places of a library: a room, or one file of it. An empty tuple: nowhere.

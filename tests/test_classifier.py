@@ -12,17 +12,26 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import calib_ebm
-from calib_ebm.classifier import FACTS, HEAD, EnergyClassifier
+from calib_ebm.calibration.calibrator import Calibrator
+from calib_ebm.calibration.calibrators import calibrator_from_state
+from calib_ebm.calibration.temperature import NoCalibration
+from calib_ebm.classifier import EnergyClassifier
 from calib_ebm.energy.encoder import build_small_encoder
 from calib_ebm.energy.heads import ENERGIES, build_energy
 from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.errors import InputError
+from calib_ebm.model_folder import FACTS, HEAD, UNCALIBRATED
 from calib_ebm.shapes import Example
 from calib_ebm.tokens.tokenizer import TextTokenizer, encode_examples, train_tokenizer
 
 LABELS = ("bad", "fine", "good")
 TEXTS = ["a cat sat on the mat", "it", "the film was good and it was good", "zebra", "a cat"]
 PAIRS = ["the mat", "it was bad", "a", "film film film", "cat and cat"]
+
+
+def fitted(temperature: float = 1.7) -> Calibrator:
+    state = {"name": "temperature", "temperature": temperature, "lower": 0.01, "upper": 100.0}
+    return calibrator_from_state(state)
 
 
 def classifier(energy: str = "sharp_hidden", max_length: int = 16) -> EnergyClassifier:
@@ -36,7 +45,7 @@ def classifier(energy: str = "sharp_hidden", max_length: int = 16) -> EnergyClas
             if parameter.ndim == 2:
                 parameter *= 8
     network = EnergyNetwork(model, build_energy(energy, 16))
-    return EnergyClassifier(network, tokenizer, LABELS, energy, temperature=1.7, batch_size=2)
+    return EnergyClassifier(network, tokenizer, LABELS, energy, fitted(), batch_size=2)
 
 
 @pytest.mark.parametrize("energy", ["none", *ENERGIES])
@@ -45,7 +54,7 @@ def test_saved_and_loaded_it_says_the_same(energy: str, tmp_path: Path) -> None:
     ours.save_pretrained(tmp_path)
     again = EnergyClassifier.from_pretrained(tmp_path)
     again.batch_size = ours.batch_size
-    assert (again.labels, again.energy_name, again.temperature) == (LABELS, energy, 1.7)
+    assert (again.labels, again.energy_name, again.calibrator.temperature) == (LABELS, energy, 1.7)
     assert again.tokenizer.digest == ours.tokenizer.digest
     assert again.tokenizer.max_length == 16
     for pairs in (None, PAIRS):
@@ -72,7 +81,9 @@ def test_transformers_alone_loads_it(tmp_path: Path) -> None:
         inputs = tokenizer(TEXTS, pairs, padding=True, truncation=True, return_tensors="pt")
         with torch.inference_mode():
             theirs_BC = model(**inputs).logits
-        torch.testing.assert_close(ours.score(TEXTS, pairs)[0], theirs_BC, rtol=1e-5, atol=1e-5)
+        # The temperature is in its weights: what it gives is calibrated, with nothing of ours.
+        wanted_BC = ours.score(TEXTS, pairs)[0] / 1.7
+        torch.testing.assert_close(theirs_BC, wanted_BC, rtol=1e-5, atol=1e-5)
     assert model.config.id2label == dict(enumerate(LABELS))
 
 
@@ -86,8 +97,7 @@ def test_a_pipeline_cuts_where_we_do(tmp_path: Path) -> None:
         long, truncation=True, top_k=None
     )
     theirs = [next(t["score"] for t in told if t["label"] == label) for label in LABELS]
-    logits_1C, _ = ours.score(long)
-    assert theirs == pytest.approx(logits_1C.softmax(-1)[0].tolist(), abs=1e-5)
+    assert theirs == pytest.approx(ours.predict_proba(long)[0].tolist(), abs=1e-5)
 
 
 @pytest.mark.parametrize(("energy", "head"), [("scalar", True), ("hidden", False)])
@@ -97,14 +107,15 @@ def test_the_folder_holds_safetensors_and_nothing_that_is_executed(
     classifier(energy).save_pretrained(tmp_path)
     files = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert {path.suffix for path in map(Path, files)} == {".safetensors", ".json"}
-    assert {"model.safetensors", "config.json", "tokenizer.json", FACTS} <= files
+    assert {"model.safetensors", "config.json", "tokenizer.json", FACTS, UNCALIBRATED} <= files
     assert (HEAD in files) == head
     facts = json.loads((tmp_path / FACTS).read_text())
     assert facts == {
         "energy": energy,
-        "temperature": 1.7,
         "labels": list(LABELS),
         "max_length": 16,
+        "folded_into": "classifier.out_proj",
+        "calibrator": fitted().state(),
     }
 
 
@@ -116,7 +127,7 @@ def test_probabilities_are_the_softmax_at_the_temperature() -> None:
     np.testing.assert_allclose(probs_NC.sum(axis=1), 1.0, rtol=0, atol=1e-12)
     expected = np.exp(ours.score(TEXTS)[0].double().numpy() / 1.7)
     np.testing.assert_allclose(probs_NC, expected / expected.sum(axis=1, keepdims=True), rtol=1e-9)
-    ours.temperature = 1.0  # the control: it is not left out
+    ours.calibrator = NoCalibration()  # the control: it is not left out
     assert np.abs(ours.predict_proba(TEXTS) - probs_NC).max() > 1e-3
 
 

@@ -16,6 +16,8 @@
     floors       the ECE that a perfectly calibrated model would show on as many texts
     calibrator   what a post-hoc calibrator is
     temperature  the first of them, and the one that does nothing
+    temperature_grid, scaling, one_versus_rest, binning   the others
+    affine, curves                                        what these are fitted with
     calibrators  all of them by name
 
 Four different figures are called "ECE" (top-label, classwise, pooled, PosCal's); here each has

@@ -16,10 +16,18 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
+import torch
 from torch import Tensor
 
-from calib_ebm.calibration.calibrator import State
-from calib_ebm.calibration.checks import SUM_TOLERANCE, check_logits
+from calib_ebm.calibration.calibrator import (
+    Affine,
+    State,
+    check_fit_half,
+    check_name,
+    not_fitted,
+    number,
+)
+from calib_ebm.calibration.checks import check_logits
 from calib_ebm.errors import InputError
 
 
@@ -32,14 +40,24 @@ class NoCalibration:
     notes: ClassVar[tuple[str, ...]] = ()
 
     def fit(self, logits_NC: Tensor, labels_N: Tensor) -> Self:
-        """Check the input; there is nothing to fit."""
-        check_logits(logits_NC, labels_N)
+        """Check the input, which may be empty; there is nothing to fit."""
+        if len(labels_N):
+            check_logits(logits_NC, labels_N)
         return self
 
     def probabilities(self, logits_NC: Tensor) -> Tensor:
         """The softmax in float64."""
         check_logits(logits_NC)
         return logits_NC.double().softmax(dim=1)
+
+    @property
+    def words(self) -> str:
+        """Its name."""
+        return "no calibration"
+
+    def affine(self, classes: int) -> Affine:
+        """The identity."""
+        return _scaled_identity(classes, 1.0)
 
     def state(self) -> State:
         """Its name."""
@@ -48,7 +66,7 @@ class NoCalibration:
     @classmethod
     def from_state(cls, state: Mapping[str, object]) -> Self:
         """A new one, if the state is of one."""
-        _check_name(state, cls.name)
+        check_name(state, cls.name)
         return cls()
 
 
@@ -77,11 +95,7 @@ class Temperature:
     def temperature(self) -> float:
         """The fitted T: above 1 the classifier was overconfident, below 1 it was too shy."""
         if self._temperature is None:
-            raise InputError(
-                "This temperature was not fitted.",
-                "a calibrator after fit() or from_state()",
-                "Fit it on the logits and labels of the fit half.",
-            )
+            raise not_fitted(self.name)
         return self._temperature
 
     def fit(self, logits_NC: Tensor, labels_N: Tensor) -> Self:
@@ -95,8 +109,7 @@ class Temperature:
             InputError: for fewer than two rows, labels of one class only, or probabilities in
                 place of logits.
         """
-        check_logits(logits_NC, labels_N)
-        _check_enough(logits_NC, labels_N)
+        check_fit_half("A temperature", logits_NC, labels_N)
         likelihood = _Likelihood(logits_NC.detach().cpu().double(), labels_N.cpu().long())
         temperature = likelihood.best_temperature(self.lower, self.upper)
         self.at_bound = temperature in (self.lower, self.upper)
@@ -114,6 +127,15 @@ class Temperature:
         check_logits(logits_NC)
         return (logits_NC.double() / temperature).softmax(dim=1)
 
+    @property
+    def words(self) -> str:
+        """Its name and T."""
+        return f"temperature scaling (T = {self.temperature:.3f})"
+
+    def affine(self, classes: int) -> Affine:
+        """Every logit divided by T."""
+        return _scaled_identity(classes, 1 / self.temperature)
+
     def state(self) -> State:
         """The fitted temperature and its bounds."""
         return {
@@ -128,9 +150,9 @@ class Temperature:
     @classmethod
     def from_state(cls, state: Mapping[str, object]) -> Self:
         """The fitted one that wrote this state."""
-        _check_name(state, cls.name)
-        calibrator = cls(_number(state, "lower"), _number(state, "upper"))
-        temperature = _number(state, "temperature")
+        check_name(state, cls.name)
+        calibrator = cls(number(state, "lower"), number(state, "upper"))
+        temperature = number(state, "temperature")
         if not calibrator.lower <= temperature <= calibrator.upper:
             raise InputError(
                 f"The saved temperature is {temperature}.",
@@ -184,23 +206,9 @@ class _Likelihood:
         return inverse
 
 
-def _check_enough(logits_NC: Tensor, labels_N: Tensor) -> None:
-    classes_seen = int((labels_N.bincount() > 0).sum())
-    if len(labels_N) < 2 or classes_seen < 2:
-        raise InputError(
-            f"A temperature is to be fitted on {len(labels_N)} texts of {classes_seen} class(es).",
-            "at least two texts, of at least two classes",
-            "Give a larger fit half, or set calibrator=none.",
-        )
-    rows = logits_NC.double()
-    sums_to_one = bool(((rows.sum(dim=1) - 1).abs() <= SUM_TOLERANCE).all() & (rows >= 0).all())
-    # Whole numbers that sum to one are a hand-made example; neither kind is whole in earnest.
-    if sums_to_one and bool((rows != rows.round()).any()):
-        raise InputError(
-            "The logits of every text are from 0 to 1 and sum to one: these are probabilities.",
-            "the classifier's outputs before softmax",
-            "Give the logits, or the logarithms of the probabilities.",
-        )
+def _scaled_identity(classes: int, scale: float) -> Affine:
+    identity_CC = torch.eye(classes, dtype=torch.float64)
+    return Affine(scale * identity_CC, torch.zeros(classes, dtype=torch.float64))
 
 
 def _bound_note(temperature: float, lower: float, texts: int) -> str:
@@ -211,17 +219,3 @@ def _bound_note(temperature: float, lower: float, texts: int) -> str:
     else:
         reason = "the logits do not predict the labels of the fit half"
     return f"The temperature fitted on {texts} texts is at its bound {temperature:g}: {reason}."
-
-
-def _check_name(state: Mapping[str, object], name: str) -> None:
-    if state.get("name") != name:
-        given = f"The saved calibrator is {state.get('name')!r}."
-        raise InputError(given, repr(name), "Load it with the class that wrote it.")
-
-
-def _number(state: Mapping[str, object], key: str) -> float:
-    value = state.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        given = f"The saved calibrator has {key}={value!r}."
-        raise InputError(given, "a number", "Fit the calibrator again.")
-    return float(value)

@@ -12,7 +12,7 @@ import yaml
 from calib_ebm.classifier import FACTS, EnergyClassifier
 from calib_ebm.errors import InputError
 from calib_ebm.learn.folder import read_config
-from calib_ebm.learn.measure import Measured, score_set, write_measurements
+from calib_ebm.learn.measure import Measured, check_calibration, score_set, write_measurements
 from calib_ebm.learn.quiet import quieten
 from calib_ebm.learn.record import RunRecorder, command_line, git_commit, versions
 from calib_ebm.report.files import (
@@ -59,6 +59,7 @@ def evaluate_run(config: Config, say: Callable[[str], None]) -> Path:
     run_config = _run_config(run_dir)
     classifier = EnergyClassifier.from_pretrained(run_dir / "model")
     task, name, notes = _task(config, run_config, classifier)
+    check_calibration(config["calibrator"], task)
     notes += _changed_since(run_dir, task)
     out = _folder_for(config, run_dir, name)
     seed = int(run_config["seed"])
@@ -87,11 +88,13 @@ def evaluate_run(config: Config, say: Callable[[str], None]) -> Path:
         measured = Measured(
             score_set(classifier, encoded["fit"]), score_set(classifier, encoded["test"]), None
         )
-        temperature, further = write_measurements(
+        calibrator = write_measurements(
             out, task, measured, config["calibrator"], {}, per_text=1, seed=seed
         )
-    recorder.note(*further)
-    recorder.set(temperature=temperature, status="complete")
+    recorder.note(*calibrator.notes)
+    recorder.set(
+        temperature=calibrator.temperature, calibrator=calibrator.state(), status="complete"
+    )
     write_report(out)
     return out
 

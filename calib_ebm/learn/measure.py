@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from calib_ebm.calibration.calibrator import Calibrator, check_texts
 from calib_ebm.calibration.calibrators import build_calibrator
 from calib_ebm.calibration.intervals import estimates_with_intervals
 from calib_ebm.classifier import EnergyClassifier
@@ -83,7 +84,7 @@ def write_measurements(
     per_text: int,
     seed: int,
     true_energies: tuple[np.ndarray, np.ndarray] | None = None,
-) -> tuple[float, tuple[str, ...]]:
+) -> Calibrator:
     """Fit the calibrator, compute every estimate, write the files of the contract.
 
     Args:
@@ -97,7 +98,7 @@ def write_measurements(
         true_energies: exact energies of the test half and of the noise, where they are known.
 
     Returns:
-        the temperature (1 when none was fitted), and notes for the person.
+        the fitted calibrator.
     """
     label = {half: torch.tensor([e.label for e in getattr(task, half)]) for half in ("fit", "test")}
     calibrator = build_calibrator(calibrator_config).fit(measured.fit.logits_NC, label["fit"])
@@ -112,7 +113,8 @@ def write_measurements(
         metrics |= flat(estimates, prefix)
     metrics |= _energy_metrics(measured, per_text)
     metrics |= _true_energy_metrics(measured, true_energies)
-    metrics["calibrator/temperature"] = calibrator.temperature
+    if calibrator.temperature is not None:
+        metrics["calibrator/temperature"] = calibrator.temperature
     _write_predictions(folder, task, measured)
     if measured.noise is not None and measured.test.energy_N is not None:
         assert measured.noise.energy_N is not None
@@ -125,7 +127,19 @@ def write_measurements(
             true_noise,
         )
     write_metrics(folder, metrics)
-    return calibrator.temperature, tuple(calibrator.notes)
+    return calibrator
+
+
+def check_calibration(config: Mapping[str, Any], task: TaskData) -> None:
+    """Find out before the training whether the calibrator can be fitted after it.
+
+    Raises:
+        InputError: for an unknown calibrator or option, or a fit half that is too small for it.
+    """
+    name = build_calibrator(config).name
+    if name != "none":
+        classes = len({example.label for example in task.fit})
+        check_texts(f"calibrator={name}", len(task.fit), classes)
 
 
 def flat(estimates: Mapping[str, Any], prefix: str) -> dict[str, float]:

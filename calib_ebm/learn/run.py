@@ -22,7 +22,7 @@ from calib_ebm.learn.folder import hold_run, is_complete, open_run, run_folder
 from calib_ebm.learn.joint import JointModule
 from calib_ebm.learn.language import build_language_task, language_options
 from calib_ebm.learn.loggers import build_dashboard, finish_dashboard
-from calib_ebm.learn.measure import Measured, score_set, write_measurements
+from calib_ebm.learn.measure import Measured, check_calibration, score_set, write_measurements
 from calib_ebm.learn.noise_stage import NoiseSupply, supply_noise
 from calib_ebm.learn.prepare import (
     Material,
@@ -43,6 +43,11 @@ from calib_ebm.text.load import load_task
 
 Config = Mapping[str, Any]
 Say = Callable[[str], None]
+
+NOT_FOLDED = (
+    "calibrator={} cannot be folded into the classifier: EnergyClassifier applies it, while "
+    "transformers alone gives the classifier's own probabilities."
+)
 
 
 def run(config: Config, say: Say) -> Path:
@@ -137,6 +142,7 @@ def _stages(config: Config, folder: Path, recorder: RunRecorder, say: Say) -> No
         language_options(config["loss"])
         lora_options(config)
     task = material.task
+    check_calibration(config["calibrator"], task)
     _require_same_data(recorder.facts.get("data_digests"), task.digests, folder)
     recorder.set(
         labels=list(task.labels), metrics=list(task.metrics), data_digests=dict(task.digests)
@@ -260,7 +266,7 @@ def _measure(
         true_energies = supply.true_energies(material)
         noise_energy = None if measured.noise is None else measured.noise.energy_N
         supply.write_samples(folder, material, noise_energy)
-    temperature, notes = write_measurements(
+    calibrator = write_measurements(
         folder,
         material.task,
         measured,
@@ -270,7 +276,7 @@ def _measure(
         seed=int(config["seed"]),
         true_energies=true_energies,
     )
-    classifier.temperature = temperature
-    classifier.write_facts(folder / "model")
-    recorder.set(temperature=temperature)
-    recorder.note(*notes)
+    classifier.calibrator = calibrator
+    folded = classifier.save_calibrator(folder / "model")
+    recorder.set(temperature=calibrator.temperature, calibrator=calibrator.state())
+    recorder.note(*calibrator.notes, "" if folded else NOT_FOLDED.format(calibrator.name))

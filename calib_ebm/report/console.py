@@ -22,7 +22,7 @@ def summary_table(run: RunFolder | Path | str) -> Table:
     if not isinstance(run, RunFolder):
         run = read_run(run)
     # `Text`, because rich reads square brackets in a plain string as its own markup.
-    caption = Text("value [95% interval]")
+    caption = Text(f"value [95% interval]; calibrated: {run.run.calibrator.words}")
     table = Table(title=Text(kicker(run)), caption=caption, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("Metric")
     for head in COLUMNS.values():

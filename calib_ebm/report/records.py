@@ -8,6 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from calib_ebm.calibration.calibrator import Calibrator
+from calib_ebm.calibration.calibrators import calibrator_from_state
+from calib_ebm.calibration.temperature import NoCalibration, Temperature
+from calib_ebm.errors import InputError
 from calib_ebm.report.columns import Floats, broken
 
 
@@ -34,6 +40,8 @@ class RunRecord:
     seed: int
     temperature: float
     """Fitted on the fit half; 1 where none was fitted."""
+    calibrator: Calibrator = field(default_factory=NoCalibration)
+    """As it was fitted on the fit half."""
     command: str = ""
     status: str = ""
     git_commit: str | None = None
@@ -55,6 +63,8 @@ class RunRecord:
             record = cls._from_plain(plain)
         except KeyError as error:
             raise broken(path, f"it has no {error.args[0]!r}") from error
+        except InputError as error:
+            raise broken(path, f"its calibrator is none: {error.given}") from error
         except (TypeError, ValueError, AttributeError) as error:
             raise broken(path, f"a value is of the wrong kind ({error})") from error
         if not record.labels:
@@ -75,6 +85,7 @@ class RunRecord:
             seed=int(plain["seed"]),
             # A run that was stopped early has fitted none yet.
             temperature=1.0 if temperature is None else float(temperature),
+            calibrator=_calibrator(plain, len(plain["labels"])),
             command=str(plain.get("command") or ""),
             status=str(plain.get("status") or ""),
             git_commit=plain.get("git_commit"),
@@ -135,6 +146,21 @@ class Truth:
 
     ids: tuple[str, ...]
     probs_NC: Floats
+
+
+def _calibrator(plain: Mapping[str, Any], classes: int) -> Calibrator:
+    """The calibrator of run.json; earlier runs wrote a temperature only."""
+    state = plain.get("calibrator")
+    if state is None:
+        temperature = plain.get("temperature")
+        if temperature is None:
+            return NoCalibration()
+        return Temperature.from_state(
+            {"name": "temperature", "temperature": temperature, "lower": 1e-9, "upper": 1e9}
+        )
+    calibrator = calibrator_from_state(dict(state))
+    calibrator.probabilities(torch.zeros(1, classes))
+    return calibrator
 
 
 def _number(value: float | None) -> float:

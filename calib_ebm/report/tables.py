@@ -152,7 +152,7 @@ METRICS: tuple[Metric, ...] = (
     ),
 )
 
-COLUMNS: dict[str, str] = {"test": "Test", "test_calibrated": "Test, after temperature"}
+COLUMNS: dict[str, str] = {"test": "Test", "test_calibrated": "Test, calibrated"}
 """Prefix in metrics.json and the column's head."""
 
 

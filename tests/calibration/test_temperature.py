@@ -172,7 +172,7 @@ LOGITS, LABELS = simulated(6)
 @pytest.mark.parametrize(
     ("logits", "labels", "said"),
     [
-        (LOGITS[:0], LABELS[:0], r"Logits of shape \(0, 3\)"),
+        (LOGITS[:0], LABELS[:0], r"on an empty fit half"),
         (LOGITS[:1], LABELS[:1], r"on 1 texts of 1 class"),
         (LOGITS, torch.ones(6).long(), r"on 6 texts of 1 class"),
         (LOGITS, torch.tensor([0, 1, 2, 3, 0, 1]), r"label of row 3 is 3"),
@@ -271,7 +271,7 @@ def test_every_config_builds_its_calibrator(path: Path) -> None:
 
 
 def test_every_calibrator_has_a_config_and_its_own_name() -> None:
-    assert [path.stem for path in CONFIGS] == sorted(CALIBRATORS) == ["none", "temperature"]
+    assert [path.stem for path in CONFIGS] == sorted(CALIBRATORS)
     assert {name: cls.name for name, cls in CALIBRATORS.items()} == {
         name: name for name in CALIBRATORS
     }
@@ -280,7 +280,7 @@ def test_every_calibrator_has_a_config_and_its_own_name() -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"name": "isotonic"}, "calibrator is 'isotonic'"),
+        ({"name": "psychic"}, "calibrator is 'psychic'"),
         ({}, "calibrator is 'None'"),
         ({"name": "none", "lower": 0.1}, r"calibrator=none has options \['lower'\]"),
         ({"name": "temperature", "lower": 3.0, "upper": 1.0}, "Temperatures from 3.0 to 1.0"),

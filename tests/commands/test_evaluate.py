@@ -73,6 +73,25 @@ def test_without_a_calibrator_calibration_changes_nothing(run: Path, settings: S
     assert theirs["test_calibrated/nll"] != theirs["test/nll"]
 
 
+@pytest.mark.parametrize("name", ["vector", "dirichlet", "isotonic", "scaling_binning"])
+def test_another_calibrator_leaves_the_model_as_it_is(
+    name: str, run: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in sorted((run / "model").rglob("*.*"))}
+    evaluate(settings(f"run={run}", f"calibrator={name}", of="evaluate"))
+    assert {path: path.read_bytes() for path in sorted((run / "model").rglob("*.*"))} == before
+    folder = run / "evaluations" / f"test-{name}"
+    fitted = read_run(folder).run.calibrator
+    assert fitted.name == name and fitted.words in (folder / "report.html").read_text()
+    assert fitted.words.split(" (")[0] in " ".join(capsys.readouterr().out.split())
+    ours, theirs = of_test(folder), of_test(run)
+    assert "calibrator/temperature" not in metrics(folder)
+    for one, value in theirs.items():  # before calibration they are the same model
+        if one.startswith("test/"):
+            assert ours[one] == pytest.approx(value, abs=1e-6), one
+    assert ours["test_calibrated/nll"] != pytest.approx(theirs["test_calibrated/nll"], abs=1e-9)
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
 def test_other_texts_are_reported_and_the_run_s_fit_half_calibrates(
     ending: str, run: Path, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]

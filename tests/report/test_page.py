@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -7,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from calib_ebm.calibration.calibrators import build_calibrator
+from calib_ebm.errors import InputError
 from calib_ebm.report import files
 from calib_ebm.report.blocks import Page, Paragraph, Section, Tiles
 from calib_ebm.report.page import render, write_report
@@ -213,7 +217,28 @@ def test_the_summary_names_error_and_temperature(make_run: MakeRun) -> None:
     assert "On 400 test texts the classifier is right 81.2% [65.0, 97.5] of the time." in text
     assert "off by 9.3% [7.4, 11.2] on average (top-label ECE), and by 3.1% [2.5, 3.7]" in text
     assert "T = 1.750" in text
-    assert "the true calibration error is 8.1%, 2.1% after scaling" in text
+    assert "the true calibration error is 8.1%, 2.1% after calibration" in text
+
+
+def test_the_page_says_which_calibrator_was_fitted(make_run: MakeRun) -> None:
+    folder = make_run(classes=3)
+    plain = json.loads((folder / "run.json").read_text())
+    run = files.read_run(folder)
+    fit = run.predictions.of("fit")
+    for name in ("vector", "isotonic", "none"):
+        calibrator = build_calibrator({"name": name}).fit(
+            torch.from_numpy(fit.logits_NC), torch.from_numpy(fit.labels_N)
+        )
+        record = plain | {"temperature": None, "calibrator": calibrator.state()}
+        (folder / "run.json").write_text(json.dumps(record))
+        text = headline.summary(files.read_run(folder))
+        assert (calibrator.words in text) == (name != "none")
+        page = write_report(folder).read_text()
+        assert calibrator.words in page and "T = 1.75" not in page
+    for broken in ({"name": "magic"}, [1], {"name": "vector", "weight": [[1]]}):
+        (folder / "run.json").write_text(json.dumps(plain | {"calibrator": broken}))
+        with pytest.raises(InputError, match=r"run\.json"):
+            files.read_run(folder)
 
 
 def test_the_diagrams_bins_give_the_ece_of_the_stored_logits(make_run: MakeRun) -> None:
@@ -238,13 +263,13 @@ def test_truth_is_joined_by_id_and_not_by_position(make_run: MakeRun) -> None:
     assert run.truth is not None
     backwards = files.Truth(run.truth.ids[::-1], run.truth.probs_NC[::-1])
     test = run.predictions.of("test")
-    confidence, exact = truth.confidence_and_truth(test, backwards, 1.7)
+    confidence, exact = truth.confidence_and_truth(test, backwards, test.probs_NC(1.7))
     # The made-up run's exact probabilities are softmax(logits / 1.7).
     np.testing.assert_allclose(confidence, exact, atol=1e-12)
-    confidence, exact = truth.confidence_and_truth(test, backwards, 1.0)
+    confidence, exact = truth.confidence_and_truth(test, backwards, test.probs_NC())
     assert abs(confidence - exact).mean() > 0.03
     few = files.Truth(run.truth.ids[:10], run.truth.probs_NC[:10])
-    assert len(truth.confidence_and_truth(test, few, 1.0)[0]) == 5
+    assert len(truth.confidence_and_truth(test, few, test.probs_NC())[0]) == 5
 
 
 def test_curves_are_of_what_was_logged_in_the_order_of_steps() -> None:

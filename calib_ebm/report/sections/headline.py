@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from calib_ebm.report.blocks import Tile, Tiles
 from calib_ebm.report.files import RunFolder
-from calib_ebm.report.numbers import StoredEstimate, count, decimals, p_value, percent
+from calib_ebm.report.numbers import StoredEstimate, count, p_value, percent
 
 SURE = 0.05
 """Below this p-value the ECE is called more than chance."""
@@ -36,7 +36,7 @@ def tiles(run: RunFolder) -> Tiles:
     wanted = (
         ("Accuracy", "test/cls/acc", "%"),
         ("Top-label ECE", "test/cal/ece", "%"),
-        ("Top-label ECE after temperature", "test_calibrated/cal/ece", "%"),
+        ("Top-label ECE, calibrated", "test_calibrated/cal/ece", "%"),
         ("NLL, in nats", "test/nll", "nats"),
     )
     found = ((label, StoredEstimate.of(run.metrics, name), unit) for label, name, unit in wanted)
@@ -71,9 +71,8 @@ def _ece(run: RunFolder) -> str:
     if before is None:
         return ""
     sentence = f"Its confidence is off by {_said(before)} on average (top-label ECE)"
-    if after is not None:
-        scaled = f"temperature scaling (T = {decimals(run.run.temperature)})"
-        sentence += f", and by {_said(after)} after {scaled}"
+    if after is not None and run.run.calibrator.name != "none":
+        sentence += f", and by {_said(after)} after {run.run.calibrator.words}"
     return f"{sentence}."
 
 
@@ -87,7 +86,8 @@ def _floor(run: RunFolder) -> str:
     if chance is None:
         return f"{start} on as many texts."
     found = "is more than chance" if chance < SURE else "cannot be told from that"
-    return f"{start} on as many texts: what is measured before scaling {found} ({p_value(chance)})."
+    before = f"what is measured before calibration {found} ({p_value(chance)})"
+    return f"{start} on as many texts: {before}."
 
 
 def _truth(run: RunFolder) -> str:
@@ -95,7 +95,7 @@ def _truth(run: RunFolder) -> str:
     after = StoredEstimate.of(run.metrics, "test_calibrated/cal/true")
     if true is None:
         return ""
-    scaled = "" if after is None else f", {_said(after)} after scaling"
+    scaled = "" if after is None else f", {_said(after)} after calibration"
     return f"Here the exact P(y|x) is known: the true calibration error is {_said(true)}{scaled}."
 
 

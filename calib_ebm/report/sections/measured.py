@@ -28,9 +28,12 @@ def _blocks(run: RunFolder) -> tuple[Block, ...]:
         "error. Floor: what a perfectly calibrated model with the same probabilities shows on as "
         "many texts; p: how often it shows as much as was measured."
     )
+    calibrator = run.run.calibrator
+    done = f"after {calibrator.words}" if calibrator.name != "none" else "as it is, for comparison"
     halves = (
-        f"Held-out texts are cut in two: the temperature was fitted on {count(fit, 'text')}, and "
-        f"everything reported here is from the other {count(test, 'text')}."
+        f"Held-out texts are cut in two: the calibrator was fitted on {count(fit, 'text')}, and "
+        f"everything reported here is from the other {count(test, 'text')}. "
+        f"Calibrated: {done}."
     )
     table = Table(caption, ("Metric", *COLUMNS.values()), written, narrow="fold")
     return (Paragraph(halves), table, *_further(run.metrics))

@@ -1,4 +1,4 @@
-"""The reliability diagrams, before and after temperature scaling."""
+"""The reliability diagrams, before and after calibration."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from calib_ebm.report import diagrams
 from calib_ebm.report.blocks import Absent, Panel, Panels, Paragraph, Section
 from calib_ebm.report.columns import to_floats
 from calib_ebm.report.files import Predictions, RunFolder
-from calib_ebm.report.numbers import StoredEstimate, decimals, percent
+from calib_ebm.report.numbers import StoredEstimate, percent
 
 BINS = 20
 TITLE = "Is its confidence right?"
 
 
 def section(run: RunFolder) -> Section:
-    """Both diagrams, computed from the stored logits and the temperature."""
+    """Both diagrams, computed from the stored logits and the calibrator."""
     test = run.predictions.of("test")
     if not test.ids:
         return Section("reliability", TITLE, (Absent("This run has no test predictions."),))
-    scaled = f"After temperature scaling, T = {decimals(run.run.temperature)}"
+    after = f"After {run.run.calibrator.words}"
+    logits_NC = torch.from_numpy(test.logits_NC)
+    calibrated_NC = run.run.calibrator.probabilities(logits_NC)
     panels = (
-        _panel(run, test, 1.0, "test", "before", "As trained"),
-        _panel(run, test, run.run.temperature, "test_calibrated", "after", scaled),
+        _panel(run, test, test.probs_NC(), "test", "before", "As trained"),
+        _panel(run, test, calibrated_NC, "test_calibrated", "after", after),
     )
     how_to_read = (
         f"Texts are put into {BINS} equal bins by the probability of the predicted class. Where "
@@ -37,8 +39,15 @@ def section(run: RunFolder) -> Section:
 
 def bins_of(predictions: Predictions, temperature: float, bins: int = BINS) -> diagrams.Bins:
     """The bins of top-label confidence, from logits."""
-    labels_B = torch.from_numpy(predictions.labels_N)
-    found = reliability_bins(predictions.probs_NC(temperature), labels_B, bins)
+    labels_N = torch.from_numpy(predictions.labels_N)
+    return bins_of_probs(predictions.probs_NC(temperature), labels_N, bins)
+
+
+def bins_of_probs(
+    probs_NC: torch.Tensor, labels_N: torch.Tensor, bins: int = BINS
+) -> diagrams.Bins:
+    """The bins of top-label confidence."""
+    found = reliability_bins(probs_NC, labels_N, bins)
     return diagrams.Bins(
         edges=to_floats(found.edges_M1),
         count_M=to_floats(found.count_M),
@@ -48,9 +57,9 @@ def bins_of(predictions: Predictions, temperature: float, bins: int = BINS) -> d
 
 
 def _panel(
-    run: RunFolder, test: Predictions, temperature: float, prefix: str, slug: str, title: str
+    run: RunFolder, test: Predictions, probs_NC: torch.Tensor, prefix: str, slug: str, title: str
 ) -> Panel:
-    bins = bins_of(test, temperature)
+    bins = bins_of_probs(probs_NC, torch.from_numpy(test.labels_N))
     texts = bins.count_M.sum()
     confidence = float((bins.count_M * bins.confidence_M).sum() / texts)
     right = float((bins.count_M * bins.frequency_M).sum() / texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from calib_ebm.report import diagrams
 from calib_ebm.report.blocks import Panel, Panels, Paragraph, Section
@@ -30,12 +31,15 @@ def _probability_panels(run: RunFolder) -> tuple[Panel, ...]:
     if run.truth is None or run.truth.probs_NC.shape[1] != len(run.run.labels):
         return ()
     test = run.predictions.of("test")
+    if not test.ids:
+        return ()
+    calibrator = run.run.calibrator
     panels = []
-    for slug, title, temperature in (
-        ("before", "as trained", 1.0),
-        ("after", "after temperature", run.run.temperature),
+    for slug, title, probs_NC in (
+        ("before", "as trained", test.probs_NC()),
+        ("after", "calibrated", calibrator.probabilities(torch.from_numpy(test.logits_NC))),
     ):
-        confidence, exact = confidence_and_truth(test, run.truth, temperature)
+        confidence, exact = confidence_and_truth(test, run.truth, probs_NC)
         if not len(exact):
             return ()
         caption = (
@@ -54,13 +58,13 @@ def _probability_panels(run: RunFolder) -> tuple[Panel, ...]:
 
 
 def confidence_and_truth(
-    predictions: Predictions, truth: Truth, temperature: float
+    predictions: Predictions, truth: Truth, probabilities_NC: torch.Tensor
 ) -> tuple[Floats, Floats]:
     """Of each text whose truth is known: probability of the predicted class, and its exact one."""
     row_of = {one: row for row, one in enumerate(truth.ids)}
     known = [index for index, one in enumerate(predictions.ids) if one in row_of]
     rows = [row_of[predictions.ids[index]] for index in known]
-    probs_NC = predictions.probs_NC(temperature).numpy()[known]
+    probs_NC = probabilities_NC.numpy()[known]
     predicted = probs_NC.argmax(axis=1)
     at = np.arange(len(known))
     return probs_NC[at, predicted], truth.probs_NC[rows][at, predicted]
