@@ -58,6 +58,8 @@ class Cell:
     text: str
     detail: str = ""
     note: str = ""
+    strong: bool = False
+    """In bold: the best, and known to be."""
 
 
 @dataclass(frozen=True)
