@@ -188,7 +188,7 @@ def binned(
         as_percent: y is a share.
     """
     with svg.drawing():
-        figure, axes = svg.panel(svg.SMALL)
+        figure, axes = svg.panel((4.2, 3.44))
         reach = np.maximum(np.stack([y - low, high - y]), 0)
         axes.errorbar(
             x, y, yerr=reach, color=svg.FIRST, marker="o", markersize=3.5, elinewidth=1, capsize=0
@@ -216,7 +216,12 @@ def _folded(name: str) -> str:
 
 
 def _legend_above(figure: Figure) -> None:
-    figure.legend(loc="outside upper left", ncols=1, handlelength=1.8, labelspacing=0.25)
+    legend = figure.legend(
+        loc="outside upper left", ncols=1, handlelength=1.8, labelspacing=0.25, markerscale=1.6
+    )
+    for handle in legend.legend_handles:
+        if handle is not None:
+            handle.set_alpha(1.0)
 
 
 def _decimals_of(axis: object) -> int:

@@ -9,6 +9,7 @@ from scipy import stats
 
 from calib_ebm.report import files
 from calib_ebm.report.sections import analysis
+from calib_ebm.report.shares import wilson
 from calib_ebm.report.texts import write_texts
 from calib_ebm.shapes import Example
 
@@ -46,13 +47,13 @@ def test_groups_by_energy_hold_every_text_once() -> None:
 
 @pytest.mark.parametrize(("right", "count"), [(3, 10), (0, 7), (7, 7)])
 def test_wilson_s_interval_is_scipy_s(right: int, count: int) -> None:
-    low, high = analysis.wilson(np.asarray([right / count]), np.asarray([float(count)]))
+    low, high = wilson(np.asarray([right / count]), np.asarray([float(count)]))
     theirs = stats.binomtest(right, count).proportion_ci(method="wilson")
     np.testing.assert_allclose([low[0], high[0]], [theirs.low, theirs.high], atol=1e-6)
 
 
 def test_without_texts_in_a_group_anything_is_possible() -> None:
-    low, high = analysis.wilson(np.asarray([0.0]), np.asarray([0.0]))
+    low, high = wilson(np.asarray([0.0]), np.asarray([0.0]))
     assert low[0] == 0.0 and high[0] == pytest.approx(1.0)
 
 

@@ -27,6 +27,7 @@ from calib_ebm.report.columns import Floats
 from calib_ebm.report.diagrams import robust_limits
 from calib_ebm.report.files import Predictions, RunFolder
 from calib_ebm.report.numbers import StoredEstimate, count, decimals, percent
+from calib_ebm.report.shares import wilson
 from calib_ebm.report.texts import shortened
 
 TITLE = "What the energy tells"
@@ -34,7 +35,6 @@ EXTREMES = 10
 GROUPS = 10
 MOST_DRAWN = 5_000_000
 """Texts ranked by all resamples together."""
-NORMAL = 1.959964
 HOW_TO_READ = (
     "Energy measures how little a text looks like the task's texts; entropy, in nats, how "
     "undecided the classifier is about it. Below: how the two go together, and whether texts of "
@@ -153,16 +153,9 @@ def by_energy(told: Told, groups: int = GROUPS) -> tuple[Floats, Floats, Floats,
     return (middle, share, *wilson(share, sizes))
 
 
-def wilson(share_M: Floats, count_M: Floats) -> tuple[Floats, Floats]:
-    """Wilson's (1927) 95% interval of shares of so many texts each; 0 to 1 where there are none."""
-    many_M = np.maximum(count_M, 1e-12)
-    square_M = NORMAL**2 / many_M
-    centre_M = (share_M + square_M / 2) / (1 + square_M)
-    half_M = np.sqrt(square_M * (share_M * (1 - share_M) + square_M / 4)) / (1 + square_M)
-    return np.maximum(centre_M - half_M, 0.0), np.minimum(centre_M + half_M, 1.0)
-
-
-def extremes(told: Told, texts: Mapping[str, str], labels: tuple[str, ...], end: str) -> Table:
+def extremes(
+    told: Told, texts: Mapping[str, str], labels: tuple[str, ...], end: str, of: str = ""
+) -> Table:
     """The ten texts of lowest or of highest energy."""
     order = np.argsort(told.energy_N, kind="stable")
     chosen = order[:EXTREMES] if end == "lowest" else order[::-1][:EXTREMES]
@@ -174,7 +167,9 @@ def extremes(told: Told, texts: Mapping[str, str], labels: tuple[str, ...], end:
         text = told.ids[at] if known is None else shortened(known)
         energy = decimals(float(told.energy_N[at]))
         rows.append(row(Cell(text), Cell(energy), Cell(said, note=verdict)))
-    caption = f"The {count(len(rows), 'text')} of {end} energy."
+    caption = f"The {count(len(rows), 'text')} of {end} energy{f' ({of})' if of else ''}."
     if any(told.ids[at] not in texts for at in chosen):
         caption += " This run has no texts.parquet with all of them: ids stand in their place."
-    return Table(caption, ("Text", "Energy", "Predicted"), tuple(rows), narrow="stack")
+    return Table(
+        caption, ("Text", "Energy", "Predicted"), tuple(rows), narrow="stack", wide_first=True
+    )
