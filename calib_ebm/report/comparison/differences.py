@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calib_ebm.calibration.intervals import LEVEL, student_quantile
+from calib_ebm.calibration.intervals import LEVEL, NORMAL_QUANTILE, student_quantile
 from calib_ebm.errors import InputError
 from calib_ebm.report.columns import Floats
 from calib_ebm.report.comparison.members import Member, require_same_texts
@@ -79,8 +79,27 @@ def combine(values: Sequence[float], resampled: Sequence[Floats]) -> Combined:
     if seeds == 1:
         ends = value + np.quantile(mean_R - mean_R.mean(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return Combined(value, float(ends[0]), float(ends[1]), 1, None, 0.0)
+    return _of_several(values, float(np.var(mean_R, ddof=1)))
+
+
+def combine_estimates(estimates: Sequence[tuple[float, float, float]]) -> Combined:
+    """The same of figures that are known as (value, low, high) and not by their resamples.
+
+    What the texts do to one seed they are taken to do to all, so that of the texts' variance
+    nothing is averaged away.
+    """
+    values = [value for value, _, _ in estimates]
+    if len(estimates) == 1:
+        return Combined(*estimates[0], 1, None, 0.0)
+    errors = [(high - low) / (2 * NORMAL_QUANTILE) for _, low, high in estimates]
+    return _of_several(values, float(np.mean(np.square(errors))))
+
+
+def _of_several(values: Sequence[float], of_texts: float) -> Combined:
+    """Student's interval from the values of several seeds and the texts' share of the variance."""
+    seeds, value = len(values), float(np.mean(values))
     spread = float(np.std(values, ddof=1))
-    of_seeds, of_texts = spread**2 / seeds, float(np.var(mean_R, ddof=1))
+    of_seeds = spread**2 / seeds
     error = math.sqrt(of_seeds + of_texts)
     degrees = MOST_DEGREES
     if of_seeds > 0:

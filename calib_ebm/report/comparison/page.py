@@ -12,7 +12,7 @@ from pathlib import Path
 from calib_ebm.errors import InputError
 from calib_ebm.report.atomic import write_json_atomic, write_text_atomic
 from calib_ebm.report.blocks import Block, Page, Paragraph, Section, Table, Tile, Tiles, row
-from calib_ebm.report.comparison import confidence, energy
+from calib_ebm.report.comparison import confidence, energy, stress
 from calib_ebm.report.comparison.differences import difference, mean_of
 from calib_ebm.report.comparison.find import LeftOut, folders_of, read_all, split_patterns
 from calib_ebm.report.comparison.members import TaskRuns, gather, resample
@@ -110,7 +110,8 @@ def compare(
                 resample(member, resamples, seed)
     slugs = slugs_of(tasks)
     energies, broken = energy.energies_section(tasks, slugs)
-    left_out += broken
+    under_stress, stress_sheets, unread = stress.stress_section(tasks, slugs)
+    left_out += (*broken, *unread)
     main = tuple(task_sheet(task, slug) for task, slug in zip(tasks, slugs, strict=True))
     overview, differences = overview_sheets(tasks), differences_sheet(tasks)
     associations, cost = energy.association_sheet(tasks, seed), cost_sheet(tasks)
@@ -128,11 +129,12 @@ def compare(
             confidence.pairs_section(tasks, slugs),
             energies,
             energy.analysis_section(tasks, slugs, associations),
+            under_stress,
             Section("cost", "What it cost", (cost.block(),)),
             _missing_section(tasks, left_out),
         ),
     )
-    sheets = [*overview, *main, differences, associations, cost]
+    sheets = [*overview, *main, differences, associations, *stress_sheets, cost]
     kept = tuple(sheet for sheet in sheets if sheet is not None)
     return Comparison(tasks, left_out, _baseline(tasks), kept, page)
 

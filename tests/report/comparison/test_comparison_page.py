@@ -82,7 +82,7 @@ def test_a_page_needs_nothing_but_itself_and_says_what_was_found(
 ) -> None:
     page, out = compared(*grid)
     check_whole(page)
-    assert page.tags.count("section") == 10
+    assert page.tags.count("section") == 11
     # 4 of reliability, risk, course, pair, histogram, 2 of the energy.
     assert page.tags.count("svg") == page.values("role").count("img") == 10
     for text in (

@@ -10,7 +10,13 @@ import pytest
 from scipy import stats
 
 from calib_ebm.errors import InputError
-from calib_ebm.report.comparison.differences import best_of, combine, difference, mean_of
+from calib_ebm.report.comparison.differences import (
+    best_of,
+    combine,
+    combine_estimates,
+    difference,
+    mean_of,
+)
 from calib_ebm.report.comparison.find import read_all
 from calib_ebm.report.comparison.members import Member, gather, resample
 
@@ -44,6 +50,17 @@ def test_over_seeds_by_hand() -> None:
     assert found.value == pytest.approx(0.25) and found.spread == pytest.approx(math.sqrt(0.045))
     assert found.low == pytest.approx(0.25 - half) and found.high == pytest.approx(0.25 + half)
     assert found.share_of_seeds == pytest.approx(seeds / (seeds + texts))
+
+
+def test_estimates_without_resamples_over_seeds_by_hand() -> None:
+    alone = combine_estimates([(0.2, 0.1, 0.4)])
+    assert (alone.value, alone.low, alone.high) == (0.2, 0.1, 0.4)
+    found = combine_estimates([(0.1, 0.1 - 0.0196, 0.1 + 0.0196), (0.4, 0.4, 0.4)])
+    texts, seeds = 0.01**2 / 2, 0.045 / 2
+    degrees = math.floor(((seeds + texts) / seeds) ** 2)
+    half = stats.t.ppf(0.975, degrees) * math.sqrt(seeds + texts)
+    assert found.value == pytest.approx(0.25)
+    assert found.high - found.value == pytest.approx(half, rel=1e-4)
 
 
 def test_if_nothing_varies_the_interval_is_a_point() -> None:
