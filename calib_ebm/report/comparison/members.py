@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,16 +133,28 @@ def _member(run: RunFolder, name: str, flat: Flat) -> Member:
     """
     fit, test = run.predictions.of("fit"), run.predictions.of("test")
     config = run.config.get("calibrator")
-    calibrator = build_calibrator(config if isinstance(config, dict) else {"name": "temperature"})
-    calibrator.fit(torch.from_numpy(fit.logits_NC), torch.from_numpy(fit.labels_N))
-    after_NC = calibrator.probabilities(torch.from_numpy(test.logits_NC))
-    probs = dict(zip(STAGES, (test.probs_NC(), after_NC.double()), strict=True))
+    config = config if isinstance(config, dict) else {"name": "temperature"}
+    probs = dict(zip(STAGES, (test.probs_NC(), _calibrated(config, fit, test)), strict=True))
     told = run.metrics.get("test/cal/ece")
     found = errors.ece_top_label(probs["test"], torch.from_numpy(test.labels_N), BINS).item()
     if told is not None and not abs(told - found) < AGREES:
         given = f"Its metrics.json tells of a top-label ECE of {told:.4f}, its predictions"
         raise InputError(f"{given} of {found:.4f}.", "files of one run", "Run it again.")
     return Member(run, name, flat, test, probs)
+
+
+def _calibrated(config: Mapping[str, Any], fit: Predictions, test: Predictions) -> Tensor:
+    """The reported texts' probabilities after a calibrator that was fitted on others."""
+    if set(fit.ids) & set(test.ids):
+        # Crossfitted: both are all of dev, and no calibrator may see what is reported of it.
+        raise InputError(
+            "Its calibrators were crossfitted, and the comparison knows a fit half only.",
+            "runs with a fit half",
+            "Compare runs with task.split=hash_halves.",
+        )
+    calibrator = build_calibrator(config)
+    calibrator.fit(torch.from_numpy(fit.logits_NC), torch.from_numpy(fit.labels_N))
+    return calibrator.probabilities(torch.from_numpy(test.logits_NC)).double()
 
 
 def dev_set(member: Member) -> tuple[object, ...]:

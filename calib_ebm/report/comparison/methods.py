@@ -118,14 +118,14 @@ def _name(flat: Flat, naming: Sequence[str], *, short: bool) -> str:
         if name == NOISE:
             parts.append(f"{value} noise")
         elif name == PER_TEXT:
-            parts.append(f"K = {value}")
+            parts.append(f"K={value}")
         elif name == CALIBRATOR:
             parts.append("no calibrator" if value == "none" else f"calibrator {value}")
         elif name == ENCODER:
             parts.append(value.rstrip("/").rpartition("/")[2] if short else value)
         else:
             tail = name.rpartition(".")[2]
-            parts.append(f"{tail if short and last[tail] == 1 else name} = {value}")
+            parts.append(f"{tail if short and last[tail] == 1 else name}={value}")
     return ", ".join(parts)
 
 

@@ -19,10 +19,12 @@ from calib_ebm.report.comparison.members import TaskRuns, gather, resample
 from calib_ebm.report.comparison.results import (
     AFTER,
     BEFORE,
+    HOW_TO_READ,
     as_figure,
     cost_sheet,
     differences_sheet,
     overview_sheets,
+    settings_sheet,
     slug_of,
     slugs_of,
     task_sheet,
@@ -113,7 +115,8 @@ def compare(
     under_stress, stress_sheets, unread = stress.stress_section(tasks, slugs)
     left_out += (*broken, *unread)
     main = tuple(task_sheet(task, slug) for task, slug in zip(tasks, slugs, strict=True))
-    overview, differences = overview_sheets(tasks), differences_sheet(tasks)
+    settings, overview = settings_sheet(tasks), overview_sheets(tasks)
+    differences = differences_sheet(tasks)
     associations, cost = energy.association_sheet(tasks, seed), cost_sheet(tasks)
     page = Page(
         title=_title(tasks),
@@ -121,7 +124,7 @@ def compare(
         summary=_summary(tasks),
         tiles=_tiles(tasks[0]),
         sections=(
-            _methods_section(tasks, (*overview, *main)),
+            _methods_section(tasks, [s for s in (settings, *overview, *main) if s is not None]),
             _differences_section(tasks, differences),
             confidence.reliability_section(tasks, slugs),
             confidence.risk_section(tasks, slugs),
@@ -134,7 +137,7 @@ def compare(
             _missing_section(tasks, left_out),
         ),
     )
-    sheets = [*overview, *main, differences, associations, *stress_sheets, cost]
+    sheets = [settings, *overview, *main, differences, associations, *stress_sheets, cost]
     kept = tuple(sheet for sheet in sheets if sheet is not None)
     return Comparison(tasks, left_out, _baseline(tasks), kept, page)
 
@@ -295,6 +298,7 @@ def _methods_section(tasks: Sequence[TaskRuns], sheets: Sequence[Sheet]) -> Sect
                 "what another seed would give is not known."
             )
         )
+    blocks.append(Paragraph(HOW_TO_READ))
     return Section("methods", "Methods and tasks", (*blocks, *(sheet.block() for sheet in sheets)))
 
 

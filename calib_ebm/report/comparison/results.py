@@ -111,8 +111,8 @@ def task_sheet(task: TaskRuns, slug: str) -> Sheet:
         for method, runs in task.members.items()
     ]
     head = ("Method", "Seeds", *(title_of(name) + _arrow(name) for name in names))
-    caption = f"{task.task}, {task.texts:,} reported texts. {HOW_TO_READ}"
-    return Sheet(f"methods-{slug}", caption, head, tuple(rows))
+    caption = f"{task.task}, {task.texts:,} reported texts."
+    return Sheet(f"methods-{slug}", caption, head, tuple(rows), HOW_TO_READ)
 
 
 def _arrow(figure: str) -> str:
@@ -205,8 +205,8 @@ def _overview_sheet(tasks: Sequence[TaskRuns], name: str) -> Sheet | None:
         mean = as_figure(means[method], name, change=as_figure(change, name, of_level=False))
         rows.append((method, *(column.get(method) for column in columns), mean))
     head = ("Method", *(task.task for task in tasks), "Mean of tasks")
-    caption = f"{title_of(name)}{_arrow(name)}, method by task. {HOW_TO_READ}"
-    return Sheet(f"tasks-{slug_of(title_of(name))}", caption, head, tuple(rows))
+    caption = f"{title_of(name)}{_arrow(name)}, method by task."
+    return Sheet(f"tasks-{slug_of(title_of(name))}", caption, head, tuple(rows), HOW_TO_READ)
 
 
 def over_tasks(
@@ -277,7 +277,26 @@ def _difference_row(task: TaskRuns, method: str, name: str, found: Combined) -> 
     return (method, task.task, title_of(name), figure, found.seeds, sure, takes)
 
 
-# --------------------------------------------------------------------------------------- cost
+# ---------------------------------------------------------------------------- settings and cost
+
+
+def settings_sheet(tasks: Sequence[TaskRuns]) -> Sheet | None:
+    """Every setting in which the methods of a task differ, the decided ones too; None of one."""
+    rows: list[tuple[Entry, ...]] = []
+    for task in tasks:
+        flats = {m: next(iter(runs.values())).settings for m, runs in task.members.items()}
+        differing = sorted(
+            name
+            for name in {name for flat in flats.values() for name in flat}
+            if len({repr(flat[name]) for flat in flats.values() if name in flat}) > 1
+        )
+        for method, flat in flats.items():
+            said = ", ".join(f"{name}={flat[name]}" for name in differing if name in flat)
+            rows.append((method, task.task, said))
+    if len(rows) == len(tasks):
+        return None
+    caption = "All settings in which the methods of a task differ."
+    return Sheet("settings", caption, ("Method", "Task", "Settings"), tuple(rows))
 
 
 def cost_sheet(tasks: Sequence[TaskRuns]) -> Sheet:

@@ -129,6 +129,13 @@ class Sheet:
     caption: str
     head: tuple[str, ...]
     rows: tuple[tuple[Entry, ...], ...]
+    about: str = ""
+    """How to read it: said once on the page, and with the caption in the files."""
+
+    @property
+    def whole_caption(self) -> str:
+        """The caption of a table that stands alone."""
+        return f"{self.caption} {self.about}".rstrip()
 
     def block(self) -> Table:
         """For the page."""
@@ -168,7 +175,7 @@ class Sheet:
 
     def markdown(self) -> str:
         """A table of GitHub's Markdown under its caption."""
-        lines = [_md(self.caption), "", "| " + " | ".join(map(_md, self.head)) + " |"]
+        lines = [_md(self.whole_caption), "", "| " + " | ".join(map(_md, self.head)) + " |"]
         lines.append("|" + "---|" * len(self.head))
         for entries in self.rows:
             cells = (_in_line(entry, _md, "**{}**") for entry in entries)
@@ -179,7 +186,7 @@ class Sheet:
         """A tabular under its caption; it needs no package."""
         lines = [
             r"\begin{table}",
-            rf"\caption{{{_tex(self.caption)}}}",
+            rf"\caption{{{_tex(self.whole_caption)}}}",
             rf"\begin{{tabular}}{{l{'r' * (len(self.head) - 1)}}}",
             r"\hline",
             " & ".join(map(_tex, self.head)) + r" \\",

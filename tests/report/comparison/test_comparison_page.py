@@ -99,7 +99,7 @@ def test_a_page_needs_nothing_but_itself_and_says_what_was_found(
         assert text in page.text, text
     assert "Of one seed only" not in page.text
     assert len(page.best) >= 2  # ECE and NLL as trained
-    assert len(list((out / "tables").iterdir())) == 4 * 3
+    assert len(list((out / "tables").iterdir())) == 5 * 3
 
 
 def test_what_comes_from_data_is_shown_and_never_run(
@@ -115,7 +115,7 @@ def test_what_comes_from_data_is_shown_and_never_run(
     page, out = compared(plain, hidden, more, lost)
     check_whole(page)
     assert page.text.count("<script>alert(1)</script>") > 20 and NASTY in page.text
-    assert "note = <script>" in page.text  # a method's name
+    assert "note=<script>" in page.text  # a method's name
     assert "<script>x" in page.text  # a folder's name
     raw = (out / "report.html").read_text(encoding="utf-8")
     assert "<script" not in raw and "<i>" not in raw

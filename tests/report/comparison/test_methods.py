@@ -55,8 +55,8 @@ def test_a_name_says_what_parts_the_runs_and_no_more() -> None:
     assert names(flat(), hidden) == ["plain fine-tuning", "hidden"]
     assert names(hidden, hidden) == ["hidden", "hidden"]
     assert names(hidden, flat("hidden", loss__nce_weight=2.0, noise__per_text=8)) == [
-        "hidden, K = 1",
-        "hidden, K = 8",
+        "hidden, K=1",
+        "hidden, K=8",
     ]
 
 
@@ -69,12 +69,12 @@ def test_names_of_losses_noise_calibrators_and_other_settings() -> None:
         flat("hidden", noise__name="masked", calibrator__name="none", trainer__max_steps=10),
         flat("hidden", noise__name="masked", calibrator__name="vector"),
     ) == [
-        "focal, calibrator temperature, max_steps = 10",
-        "hidden + focal, masked noise, calibrator temperature, max_steps = 10",
-        "hidden, half noise, calibrator temperature, max_steps = 10",
-        "hidden, masked noise, no calibrator, max_steps = 20",
-        "hidden, masked noise, no calibrator, max_steps = 10",
-        "hidden, masked noise, calibrator vector, max_steps = 10",
+        "focal, calibrator temperature, max_steps=10",
+        "hidden + focal, masked noise, calibrator temperature, max_steps=10",
+        "hidden, half noise, calibrator temperature, max_steps=10",
+        "hidden, masked noise, no calibrator, max_steps=20",
+        "hidden, masked noise, no calibrator, max_steps=10",
+        "hidden, masked noise, calibrator vector, max_steps=10",
     ]
 
 
@@ -108,7 +108,7 @@ def test_two_encoders_of_one_name_are_told_apart() -> None:
 def test_the_baseline_is_plain_fine_tuning_and_of_several_the_most_frequent() -> None:
     settings = [flat(), flat("hidden"), flat(trainer__max_steps=5), flat(trainer__max_steps=5)]
     found = find_baseline(names(*settings), settings)
-    assert found == "plain fine-tuning, max_steps = 5"
+    assert found == "plain fine-tuning, max_steps=5"
     assert find_baseline(["hidden"], [flat("hidden")]) is None
     assert find_baseline(["focal"], [flat(loss__name="focal")]) is None
 

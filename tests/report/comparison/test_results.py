@@ -14,6 +14,7 @@ from calib_ebm.report.comparison.results import (
     figures_of,
     over_tasks,
     overview_sheets,
+    settings_sheet,
     slugs_of,
     task_sheet,
 )
@@ -147,3 +148,20 @@ def test_costs_are_means_over_the_runs_that_paid_them(grid: list[Path]) -> None:
 def test_tasks_of_like_names_get_files_of_their_own(run_folder: Folder) -> None:
     tasks = read(*(run_folder(task=name, name=str(i)) for i, name in enumerate(("a b", "a/b"))))
     assert sorted(slugs_of(tasks)) == ["a-b", "a-b-2"]
+
+
+def test_settings_that_a_name_leaves_out_stand_in_a_table(run_folder: Folder) -> None:
+    more = {"noise.per_text": 8, "trainer.max_steps": 600}
+    tasks = read(
+        run_folder(),
+        run_folder(energy="hidden"),
+        run_folder(energy="hidden", name="k", further=more),
+    )
+    sheet = settings_sheet(tasks)
+    assert sheet is not None
+    rows = {row[0]: row[2] for row in sheet.rows}
+    assert rows["hidden, K=8"] == ("energy.name=hidden, noise.per_text=8, trainer.max_steps=600")
+    assert rows["plain fine-tuning"] == "energy.name=none, trainer.max_steps=300"
+    assert (
+        settings_sheet(read(next(iter(tasks[0].members["hidden, K=1"].values())).run.path)) is None
+    )
