@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,15 +175,21 @@ def _no_memory(error: RuntimeError) -> InputError:
 
 def show_report(folder: Path) -> None:
     """Print the table of metrics, where the report is and, last, the path of the run folder."""
-    from rich.console import Console
-
     from calib_ebm.report.console import summary_table
 
-    terminal = Console()
-    console = terminal if terminal.is_terminal else Console(width=WIDTH)
-    with console.capture() as table:
-        console.print(summary_table(folder))
-    print("\n".join(line.rstrip() for line in table.get().splitlines()))
+    show_tables([summary_table(folder)])
     print(f"report: {folder / 'report.html'}")
     print("run folder:")
     print(folder, flush=True)
+
+
+def show_tables(tables: Sequence[Any]) -> None:
+    """Print rich tables, in 79 columns where there is no terminal."""
+    from rich.console import Console
+
+    terminal = Console()
+    console = terminal if terminal.is_terminal else Console(width=WIDTH)
+    for table in tables:
+        with console.capture() as drawn:
+            console.print(table)
+        print("\n".join(line.rstrip() for line in drawn.get().splitlines()))

@@ -67,16 +67,23 @@ class Usage:
         examples = [line for line in lines if line.startswith("python -m ")]
         about = " ".join(line for line in lines if line and line not in examples)
         parts = [
-            f"python -m calib_ebm.{self.name} [group=choice ...] [setting=value ...]",
+            f"python -m calib_ebm.{self.name} {self._words()}",
             textwrap.fill(about, WIDTH),
-            "Groups; the first choice is taken when nothing is said:\n"
-            + table(choices(self.config, self.groups)),
+            *self._groups(),
             "Settings that are often changed:\n" + table(self.settings),
             "Examples:\n" + "\n".join(f"  {line}" for line in examples),
             "-m runs every combination of what is given with commas; --cfg job --resolve\n"
             "shows all settings and runs nothing; --hydra-help shows what else Hydra can.",
         ]
         return "\n\n".join(parts)
+
+    def _words(self) -> str:
+        return "[group=choice ...] [setting=value ...]" if self._groups() else "[setting=value ...]"
+
+    def _groups(self) -> tuple[str, ...]:
+        found = choices(self.config, self.groups)
+        head = "Groups; the first choice is taken when nothing is said:\n"
+        return (head + table(found),) if found else ()
 
 
 def choices(config: str, groups: Collection[str] = ()) -> dict[str, str]:

@@ -25,6 +25,7 @@ from calib_ebm.report.files import (
     write_text_atomic,
 )
 from calib_ebm.report.page import write_report
+from calib_ebm.report.texts import FILE as TEXTS
 from calib_ebm.shapes import Encoded
 from calib_ebm.text.files import read_set
 from calib_ebm.text.load import load_task
@@ -35,7 +36,7 @@ Config = Mapping[str, Any]
 
 EVALUATION = "evaluation"
 """The entry of config.yaml that tells an evaluation from a run."""
-FILES = (METRICS, PREDICTIONS, REPORT, TRUTH, RUN, CONFIG)
+FILES = (METRICS, PREDICTIONS, REPORT, TRUTH, TEXTS, RUN, CONFIG)
 """What an evaluation writes. The settings go last, by which it is known for what it is."""
 TASK_KEYS = frozenset({"name", "source", "split"})
 """Without these no task can be read."""

@@ -28,6 +28,7 @@ PRODUCTS = (
     "energies.parquet",
     "noise_samples.jsonl",
     "truth.parquet",
+    "texts.parquet",
     "report.html",
     "model",
     "model.part",

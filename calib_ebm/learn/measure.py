@@ -27,6 +27,7 @@ from calib_ebm.report.files import (
     write_predictions,
     write_truth,
 )
+from calib_ebm.report.texts import write_texts
 from calib_ebm.shapes import Encoded
 from calib_ebm.text.task import TaskData
 
@@ -116,6 +117,7 @@ def write_measurements(
     if calibrator.temperature is not None:
         metrics["calibrator/temperature"] = calibrator.temperature
     _write_predictions(folder, task, measured)
+    write_texts(folder, task.test)
     if measured.noise is not None and measured.test.energy_N is not None:
         assert measured.noise.energy_N is not None
         true_data, true_noise = true_energies if true_energies is not None else (None, None)

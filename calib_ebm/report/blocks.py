@@ -58,6 +58,8 @@ class Cell:
     text: str
     detail: str = ""
     note: str = ""
+    strong: bool = False
+    """In bold: the best, and known to be."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,12 @@ class Table:
     narrow: Literal["scroll", "fold", "stack"] = "scroll"
     """What becomes of it on a narrow screen: it scrolls in its own box; the row's name moves above
     its numbers (few columns); or each row becomes a stack of texts."""
+    words: int = 1
+    """Leading columns that hold words, and stand to the left; numbers stand to the right."""
+    many: bool = False
+    """Of many columns: their heads wrap, and nothing else does."""
+    wide_first: bool = False
+    """The first column holds long texts and takes half of the width."""
 
 
 @dataclass(frozen=True)

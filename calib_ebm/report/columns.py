@@ -28,6 +28,8 @@ TYPES: dict[str, pa.DataType] = {
     "kind": pa.string(),
     "energy": pa.float64(),
     "true_energy": pa.float64(),
+    "text": pa.string(),
+    "text_pair": pa.string(),
 }
 
 

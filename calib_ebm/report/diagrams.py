@@ -32,6 +32,8 @@ class Bins:
     """Mean confidence of the bin's texts."""
     frequency_M: Floats
     """How often the predicted class is right there."""
+    band: tuple[Floats, Floats] | None = None
+    """Lower and upper ends of that frequency's intervals."""
 
 
 def reliability(bins: Bins, slug: str, label: str) -> str:
@@ -68,6 +70,11 @@ def _draw_gaps(axes: Axes, bins: Bins) -> None:
                 alpha=alpha * strength,
                 label=name if many else None,
             )
+    if bins.band is not None:
+        drawn = bins.count_M >= FEW
+        middle = (bins.edges[:-1] + bins.edges[1:]) / 2
+        low, high = (end[drawn] for end in bins.band)
+        axes.vlines(middle[drawn], low, high, color=svg.INK, linewidth=0.9)
     axes.plot([0, 1], [0, 1], color=svg.INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="Right")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -13,7 +13,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from calib_ebm.report.columns import (
 from calib_ebm.report.predictions import FILE as PREDICTIONS
 from calib_ebm.report.predictions import Predictions, read_predictions, write_predictions
 from calib_ebm.report.records import Energies, NoiseSample, RunRecord, Stage, Truth
+from calib_ebm.report.texts import read_texts
 
 __all__ = [
     "Energies",
@@ -86,6 +87,8 @@ class RunFolder:
     energies: Energies | None
     noise_samples: tuple[NoiseSample, ...]
     truth: Truth | None
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Id to text, of the reported half."""
 
 
 def read_run(folder: Path | str) -> RunFolder:
@@ -114,6 +117,7 @@ def read_run(folder: Path | str) -> RunFolder:
         energies=read_energies(path) if (path / ENERGIES).is_file() else None,
         noise_samples=read_noise_samples(path) if (path / NOISE_SAMPLES).is_file() else (),
         truth=read_truth(path) if (path / TRUTH).is_file() else None,
+        texts=read_texts(path),
     )
 
 

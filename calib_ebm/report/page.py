@@ -11,6 +11,7 @@ from calib_ebm.report.atomic import write_text_atomic
 from calib_ebm.report.blocks import Page
 from calib_ebm.report.files import REPORT, RunFolder, read_run
 from calib_ebm.report.sections import (
+    analysis,
     energies,
     headline,
     making,
@@ -39,7 +40,7 @@ def write_report(folder: Path | str) -> Path:
 
 def compose(run: RunFolder) -> Page:
     """What the page of one run says, in the order in which it says it."""
-    about_truth = truth.section(run)
+    about_truth, about_energy = truth.section(run), analysis.section(run)
     return Page(
         title=headline.title(run),
         kicker=headline.kicker(run),
@@ -50,6 +51,7 @@ def compose(run: RunFolder) -> Page:
             reliability.section(run),
             training.section(run),
             energies.section(run),
+            *((about_energy,) if about_energy else ()),
             *((about_truth,) if about_truth else ()),
             noise.section(run),
             making.section(run),

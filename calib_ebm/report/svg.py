@@ -24,6 +24,10 @@ RULE = "#010103"
 FIRST = "#010104"
 SECOND = "#010105"
 GAP = "#010106"
+THIRD = "#010107"
+FOURTH = "#010108"
+FIFTH = "#010109"
+SIXTH = "#01010a"
 VARIABLES = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
@@ -31,6 +35,10 @@ VARIABLES = {
     FIRST: "var(--first)",
     SECOND: "var(--second)",
     GAP: "var(--gap)",
+    THIRD: "var(--third)",
+    FOURTH: "var(--fourth)",
+    FIFTH: "var(--fifth)",
+    SIXTH: "var(--sixth)",
 }
 
 WIDE = (4.2, 3.8)

@@ -115,9 +115,9 @@ def test_the_page_is_made_again_byte_for_byte(make_run: MakeRun) -> None:
 
 def test_the_sections_of_a_full_run(make_run: MakeRun) -> None:
     page = read(make_run(embedded=True))
-    assert page.tags.count("section") == 7
-    # Two reliability diagrams, five curves, two of energies, two of probabilities.
-    assert page.tags.count("svg") == 11
+    assert page.tags.count("section") == 8
+    # Two reliability diagrams, five curves, two and two of energies, two of probabilities.
+    assert page.tags.count("svg") == 13
     for text in (
         "9.3% [7.4, 11.2]",
         "floor 2.7%, p = 0.001",
@@ -150,9 +150,10 @@ def test_what_is_missing_is_a_sentence_and_no_error(make_run: MakeRun) -> None:
         (folder / name).unlink()
     files.write_metrics(folder, {})
     page = read(folder)
-    for name in ("history.csv", "energies.parquet", "noise_samples.jsonl", "metrics.json"):
+    names = ("history.csv", "energies.parquet", "noise_samples.jsonl", "metrics.json")
+    for name in (*names, "texts.parquet"):
         assert name in page.text
-    assert page.tags.count("svg") == 2
+    assert page.tags.count("svg") == 2 + 2
 
 
 def test_huge_energies_are_drawn_and_what_is_outside_is_counted(make_run: MakeRun) -> None:

@@ -11,9 +11,15 @@ from calib_ebm.report.blocks import Absent, Panel, Panels, Paragraph, Section
 from calib_ebm.report.columns import to_floats
 from calib_ebm.report.files import Predictions, RunFolder
 from calib_ebm.report.numbers import StoredEstimate, percent
+from calib_ebm.report.shares import wilson
 
 BINS = 20
 TITLE = "Is its confidence right?"
+HOW_TO_READ = (
+    f"Texts are put into {BINS} equal bins by the probability of the predicted class. Where "
+    "that can be trusted, a bin's bar ends on the dashed line; what is missing is red, what is "
+    "beyond is orange; the thin lines are 95% intervals. Below: how many texts each bin holds."
+)
 
 
 def section(run: RunFolder) -> Section:
@@ -29,10 +35,7 @@ def section(run: RunFolder) -> Section:
         _panel(run, test, calibrated_NC, "test_calibrated", "after", after),
     )
     how_to_read = (
-        f"Texts are put into {BINS} equal bins by the probability of the predicted class. Where "
-        "that can be trusted, a bin's bar ends on the dashed line; what is missing is red, what is "
-        "beyond is orange. Below: how many texts each bin holds. Bins of fewer than "
-        f"{diagrams.FEW} texts are faint, for they say little."
+        f"{HOW_TO_READ} Bins of fewer than {diagrams.FEW} texts are faint, for they say little."
     )
     return Section("reliability", TITLE, (Paragraph(how_to_read), Panels(panels)))
 
@@ -46,13 +49,16 @@ def bins_of(predictions: Predictions, temperature: float, bins: int = BINS) -> d
 def bins_of_probs(
     probs_NC: torch.Tensor, labels_N: torch.Tensor, bins: int = BINS
 ) -> diagrams.Bins:
-    """The bins of top-label confidence."""
+    """The bins of top-label confidence, with Wilson's intervals of how often right."""
     found = reliability_bins(probs_NC, labels_N, bins)
+    count_M = to_floats(found.count_M)
+    frequency_M = np.nan_to_num(to_floats(found.frequency_M))
     return diagrams.Bins(
         edges=to_floats(found.edges_M1),
-        count_M=to_floats(found.count_M),
+        count_M=count_M,
         confidence_M=np.nan_to_num(to_floats(found.confidence_M)),
-        frequency_M=np.nan_to_num(to_floats(found.frequency_M)),
+        frequency_M=frequency_M,
+        band=wilson(frequency_M, count_M),
     )
 
 

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from calib_ebm.report.comparison.find import read_all
+from calib_ebm.report.comparison.members import gather, resample
+from calib_ebm.report.comparison.sheets import Figure
+from calib_ebm.report.comparison.stress import Set, read_stress_of, stress_section
+
+Folder = Callable[..., Path]
+COLUMNS = ["set", "kind", "rate", "folder", "scoring", "calibrator", "n", "metric"]
+COLUMNS += ["value", "low", "high", "difference", "difference_low", "difference_high", "paired"]
+
+
+def row(name: str, kind: str, rate: str, metric: str, value: float, **more: str) -> dict[str, str]:
+    cells = dict.fromkeys(COLUMNS, "") | {
+        "set": name,
+        "kind": kind,
+        "rate": rate,
+        "scoring": "deterministic",
+        "calibrator": "temperature",
+        "n": "200",
+        "metric": metric,
+        "value": repr(value),
+        "low": repr(value - 0.02),
+        "high": repr(value + 0.02),
+    }
+    return cells | more
+
+
+def rows(worse: float) -> list[dict[str, str]]:
+    sets = [("clean", "clean", "", 0.05)]
+    sets += [(f"typos-{rate}", "typos", str(rate), 0.05 + worse * rate) for rate in (0.2, 0.1)]
+    found = [
+        row(name, kind, rate, f"{stage}/cal/ece", ece)
+        for name, kind, rate, ece in sets
+        for stage in ("test", "test_calibrated")
+    ]
+    found.append(row("imdb.csv", "data", "", "test/cls/acc", 0.9))
+    found.append(row("cola", "ood", "", "ood/auroc/energy", 0.8))
+    found.append(row("cola", "ood", "", "ood/auroc/entropy", 0.6, low=""))
+    found.append(row("typos-0.1", "typos", "0.1", "test/cal/ece", 9.0, scoring="mc_dropout-5"))
+    found.append(row("typos-0.1", "typos", "0.1", "test/cal/ece", 9.0, calibrator="vector"))
+    return found
+
+
+def write(folder: Path, cells: list[dict[str, str]]) -> Path:
+    path = folder / "evaluations" / "stress.csv"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(cells)
+    return path
+
+
+def test_what_stress_csv_says_of_a_run_s_own_calibrator_and_plain_scoring(
+    run_folder: Folder,
+) -> None:
+    folder = run_folder()
+    write(folder, rows(0.5))
+    found, broken = read_stress_of(gather(read_all((folder,)).runs, None)[0][0].first)
+    assert broken is None
+    typos = found[Set("typos", 0.1, "typos-0.1")]
+    assert typos["test/cal/ece"] == pytest.approx((0.1, 0.08, 0.12))
+    assert found[Set("clean", 0.0, "clean")]["test/cal/ece"][0] == 0.05
+    foreign = next(where for where in found if where.kind == "ood")
+    # A figure without its interval is not shown.
+    assert foreign.rate is None and {*found[foreign]} == {"ood/auroc/energy"}
+
+
+def test_figures_of_seeds_are_put_together_and_drawn(run_folder: Folder) -> None:
+    folders = [run_folder(seed=s) for s in (1, 2)] + [run_folder(energy="hidden", seed=1)]
+    for folder, worse in zip(folders, (0.5, 1.5, 0.1), strict=True):
+        write(folder, rows(worse))
+    tasks, _ = gather(read_all(tuple(folders)).runs, None)
+    for runs in tasks[0].members.values():
+        for run in runs.values():
+            resample(run, 20, 0)
+    section, sheets, left_out = stress_section(tasks, ["toy"])
+    assert left_out == () and [sheet.slug for sheet in sheets] == ["stress", "out-of-distribution"]
+    sets, ood = sheets
+    by_set = {(each[0], each[2]): each for each in sets.rows}
+    ece = by_set["plain fine-tuning", "typos-0.2"][5]
+    assert isinstance(ece, Figure) and ece.value == pytest.approx(0.05 + 1.0 * 0.2)
+    assert ece.spread == pytest.approx(0.1 * math.sqrt(2))
+    assert [each[2] for each in sets.rows[:3]] == ["clean", "imdb.csv", "typos-0.1"]
+    assert by_set["plain fine-tuning", "clean"][3] == 2
+    auroc = ood.rows[0][3]
+    assert isinstance(auroc, Figure) and auroc.value == pytest.approx(0.8)
+    assert ood.rows[0][5] is None
+    panels = section.blocks[1].items  # type: ignore[union-attr]
+    assert [panel.title for panel in panels] == [  # type: ignore[union-attr]
+        "toy: typos, as trained",
+        "toy: typos, after calibration",
+    ]
+
+
+def test_a_broken_file_is_named_and_without_one_the_page_says_how_to_make_it(
+    run_folder: Folder,
+) -> None:
+    folder = run_folder()
+    tasks, _ = gather(read_all((folder,)).runs, None)
+    section, sheets, left_out = stress_section(tasks, ["toy"])
+    assert sheets == () and left_out == ()
+    assert "calib_ebm.evaluate writes it" in section.blocks[0].text  # type: ignore[union-attr]
+    path = write(folder, [])
+    path.write_text("set,kind\nclean,clean\n")
+    _, _, left_out = stress_section(tasks, ["toy"])
+    assert [each.folder for each in left_out] == [path]
