@@ -95,8 +95,7 @@ class JointModule(pl.LightningModule):
         language: LanguageTask | None = None,
     ) -> None:
         super().__init__()
-        # Groups are padded each for itself, and mixup mixes what the head reads across all texts.
-        self.length_groups = 1 if loss.label.needs_head else length_groups
+        self.length_groups = length_groups
         self.network = network
         self.loss = loss
         self.optim = optim
