@@ -121,22 +121,35 @@ def mass_bins(columns: Ordered, bins: int) -> BinnedSums:
 def sweep_each(columns: Ordered, norm: Norm = "l1") -> Tensor:
     """The sweep of each column."""
     sums = _Cumulative.of(columns)
-    result_R = gap_norm(sums.bins(1), norm)
-    finest = _finest(columns)
-    rising_R = _rising(finest)
-    # Rising text by text, it rises with any number of bins: no need to try them all.
-    result_R[rising_R] = gap_norm(BinnedSums(*(part[rising_R] for part in finest)), norm)
-    left_L = (~rising_R).nonzero()[:, 0]
-    sums = sums.rows(left_L)
-    for bins in range(2, columns.texts + 1):
-        if len(left_L) == 0:
-            break
-        binned = sums.bins(bins)
-        rising_L = _rising(binned)
-        result_R[left_L[rising_L]] = gap_norm(binned, norm)[rising_L]
-        if not bool(rising_L.all()):
-            left_L, sums = left_L[rising_L], sums.rows(rising_L)
+    bins_R = _swept_bins(columns, sums)
+    result_R = torch.empty_like(sums.count_RU[:, 0])
+    for bins in bins_R.unique().tolist():
+        chosen_R = bins_R == bins
+        result_R[chosen_R] = gap_norm(sums.rows(chosen_R).bins(bins), norm)
     return result_R
+
+
+def _swept_bins(columns: Ordered, sums: _Cumulative) -> Tensor:
+    """How many bins each column's sweep ends with."""
+    texts = columns.texts
+    rising_R = _rising(columns.count_RU, columns.right_RU)
+    # Rising text by text, it rises with any number of bins: no need to try them all.
+    bins_R = torch.where(rising_R, texts, 1)
+    left_L = (~rising_R).nonzero()[:, 0]
+    sums, alive_L = sums.rows(left_L), torch.ones_like(left_L).bool()
+    reach = sums.last_wrong()
+    for bins in range(2, texts + 1):
+        if not bool(alive_L.any()):
+            break
+        if 2 * int(alive_L.sum()) < len(alive_L):
+            left_L, sums, alive_L = left_L[alive_L], sums.rows(alive_L), alive_L[alive_L]
+            reach = sums.last_wrong()
+        rank_M = mass_ranks(texts, bins)
+        # Bins of right texts only, above the last wrong one, are never below another.
+        rank_M = rank_M[: int((rank_M < reach).sum()) + 1]
+        alive_L &= _rising(sums.cut(rank_M, sums.count_RU), sums.cut(rank_M, sums.right_RU))
+        bins_R[left_L[alive_L]] = bins
+    return bins_R
 
 
 class _Cumulative(NamedTuple):
@@ -162,28 +175,28 @@ class _Cumulative(NamedTuple):
 
     def bins(self, bins: int) -> BinnedSums:
         """Cut each column at its own places of equal mass, after the last equal confidence."""
+        rank_M = mass_ranks(int(self.count_RU[0, -1]), bins)
+        return BinnedSums(*(self.cut(rank_M, part)[:, None] for part in self))
+
+    def cut(self, rank_M: Tensor, part_RU: Tensor) -> Tensor:
+        """What lies between these places in one of the three sums, R by M."""
         rows, distinct = self.count_RU.shape
-        texts = int(self.count_RU[0, -1]) if rows else 0
-        rank_RM = mass_ranks(texts, bins).double().expand(rows, bins).contiguous()
+        rank_RM = rank_M.double().expand(rows, len(rank_M)).contiguous()
         end_RM = torch.searchsorted(self.count_RU, rank_RM).clamp(max=distinct - 1)
+        upto_RM = part_RU.gather(1, end_RM)
+        return upto_RM.diff(dim=1, prepend=torch.zeros_like(upto_RM[:, :1]))
 
-        def cut(part_RU: Tensor) -> Tensor:
-            upto_RM = part_RU.gather(1, end_RM)
-            return upto_RM.diff(dim=1, prepend=torch.zeros_like(upto_RM[:, :1]))[:, None]
-
-        return BinnedSums(cut(self.count_RU), cut(self.confidence_RU), cut(self.right_RU))
-
-
-def _finest(columns: Ordered) -> BinnedSums:
-    """A bin for each distinct confidence."""
-    confidence_RU = columns.confidence_U * columns.count_RU
-    parts = (columns.count_RU, confidence_RU, columns.right_RU)
-    return BinnedSums(*(part[:, None] for part in parts))
+    def last_wrong(self) -> int:
+        """Above which place all texts of all columns are right."""
+        wrong_RU = self.count_RU - self.right_RU
+        if wrong_RU.numel() == 0:
+            return 0
+        group_R1 = torch.searchsorted(wrong_RU, wrong_RU[:, -1:].contiguous())
+        return int(self.count_RU.gather(1, group_R1).max())
 
 
-def _rising(binned: BinnedSums) -> Tensor:
+def _rising(count_RM: Tensor, right_RM: Tensor) -> Tensor:
     """Of each column, whether no bin is right less often than one below; empty ones aside."""
-    count_RM, right_RM = binned.count_GM[:, 0], binned.outcome_GM[:, 0]
     frequency_RM = torch.where(count_RM > 0, right_RM / count_RM.clamp(min=1), -1.0)
     highest_RM = frequency_RM.cummax(dim=1).values
     return ((count_RM == 0) | (frequency_RM >= highest_RM)).all(dim=1)

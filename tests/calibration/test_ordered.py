@@ -191,6 +191,20 @@ def test_the_sweep_as_the_paper_s_algorithm(texts: int, seed: int) -> None:
     assert ece_sweep(probs, labels).item() == pytest.approx(expected, abs=1e-12)
 
 
+@given(
+    wrong=st.sets(st.integers(0, 59), max_size=4),
+    texts=st.integers(20, 60),
+    upside_down=st.booleans(),
+)
+def test_the_sweep_of_few_errors_goes_far(wrong: set[int], texts: int, upside_down: bool) -> None:
+    """Where nearly all are right (or wrong) it may end at tens of bins, or at one per text."""
+    right = [int((place not in wrong) ^ upside_down) for place in range(texts)]
+    confidence = torch.linspace(0.51, 0.99, texts, dtype=torch.float64)
+    expected, _ = naive_sweep(confidence.numpy(), np.array(right, dtype=float))
+    ours = ece_sweep(*sure(confidence.tolist(), right)).item()
+    assert ours == pytest.approx(expected, abs=1e-12)
+
+
 def test_the_sweep_chooses_several_bins_somewhere() -> None:
     chosen = []
     for seed in range(8):
