@@ -27,7 +27,7 @@ FINE = 1.959964
 class Calibrated(NamedTuple):
     """The reported texts of a table, before and after calibration."""
 
-    calibrator: Any
+    calibrator: Calibrator
     """Fitted on the fit half; of a crossfitted table on all of it, for texts to come."""
     plain_NC: Tensor
     calibrated_NC: Tensor

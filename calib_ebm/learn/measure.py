@@ -100,8 +100,8 @@ def write_measurements(
     calibrator = calibrated.calibrator
     metrics = dict(further)
     metrics |= figures(table, calibrated, task.metrics, seed=seed, truth_NC=truth_NC)
-    metrics |= _energy_metrics(measured, per_text)
-    metrics |= _true_energy_metrics(measured, true_energies)
+    metrics |= energy_metrics(measured, per_text)
+    metrics |= true_energy_metrics(measured, true_energies)
     if calibrator.temperature is not None:
         metrics["calibrator/temperature"] = calibrator.temperature
     write_table(folder, table)
@@ -159,7 +159,8 @@ def _write_truth(folder: Path, task: TaskData) -> Tensor | None:
     return torch.tensor([probs[e.id] for e in task.test], dtype=torch.float64)
 
 
-def _energy_metrics(measured: Measured, per_text: int) -> dict[str, float]:
+def energy_metrics(measured: Measured, per_text: int) -> dict[str, float]:
+    """Mean energies of held-out texts and noise, their gap, and how well they are told apart."""
     data_N = measured.test.energy_N
     if data_N is None:
         return {}
@@ -202,7 +203,7 @@ def _told_apart(data_N: Tensor, noise_N: Tensor, per_text: int) -> dict[str, flo
     }
 
 
-def _true_energy_metrics(
+def true_energy_metrics(
     measured: Measured, true_energies: tuple[np.ndarray, np.ndarray] | None
 ) -> dict[str, float]:
     """Correlation of learned and exact energy over held-out texts and noise, where finite."""

@@ -94,8 +94,10 @@ def read_stress(folder: Path) -> tuple[StressRow, ...]:
     path = folder / CSV
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
-        return tuple(_read(row) for row in rows)
+            reader = csv.DictReader(file, strict=True)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise ValueError("its columns are others")
+            return tuple(_read(row) for row in reader)
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise broken(path, f"it is no table of a stress evaluation ({error!r})") from error
 

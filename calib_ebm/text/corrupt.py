@@ -167,7 +167,11 @@ def neighbours(letter: str) -> str:
     >>> neighbours("a"), neighbours("Q"), neighbours("é")
     ('qwsz', 'WA', '')
     """
-    place = {key: (row, OFFSETS[row] + at) for row, keys in enumerate(KEYS) for at, key in enumerate(keys)}
+    place = {
+        key: (row, OFFSETS[row] + at)
+        for row, keys in enumerate(KEYS)
+        for at, key in enumerate(keys)
+    }
     if letter.lower() not in place:
         return ""
     row, at = place[letter.lower()]
