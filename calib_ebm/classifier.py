@@ -245,10 +245,15 @@ class EnergyClassifier:
 
     @torch.inference_mode()
     def score_encoded(
-        self, encoded: Sequence[Encoded], rank: int = 0, world: int = 1
+        self,
+        encoded: Sequence[Encoded],
+        rank: int = 0,
+        world: int = 1,
+        *,
+        with_dropout: bool = False,
     ) -> ScoredRows:
         """Score this rank's share of encoded texts, in batches of similar length."""
-        self.network.eval()
+        self.network.train(with_dropout)
         device = next(self.network.parameters()).device
         lengths = [len(t.ids_a) + len(t.ids_b or ()) for t in encoded]
         rows: list[int] = []
@@ -261,6 +266,7 @@ class EnergyClassifier:
             logits.append(scores.logits_BC.float().cpu())
             if scores.energy_B is not None:
                 energies.append(scores.energy_B.float().cpu())
+        self.network.eval()
         energy_B = None if self.network.energy is None else torch.cat(energies)
         return ScoredRows(torch.tensor(rows, dtype=torch.long), torch.cat(logits), energy_B)
 

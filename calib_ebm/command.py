@@ -97,7 +97,7 @@ def run_command(usage: Usage, task: Task) -> None:
             raise JobFailed(code)
 
     try:
-        compose_and_run(usage.config, once)
+        compose_and_run(usage.config, once, usage.lists)
     except InputError as error:
         complain(f"error: {error}")
         sys.exit(2)
@@ -193,3 +193,20 @@ def show_tables(tables: Sequence[Any]) -> None:
         with console.capture() as drawn:
             console.print(table)
         print("\n".join(line.rstrip() for line in drawn.get().splitlines()))
+
+
+def show_reports(home: Path, folders: Sequence[Path]) -> None:
+    """Print the table of metrics of each folder and, last, the folder of all."""
+    from calib_ebm.report.console import summary_table
+
+    for folder in folders:
+        show_tables([summary_table(folder)])
+        print(f"report: {folder / 'report.html'}\n")
+    print(home, flush=True)
+
+
+def show_stress(home: Path, tables: Sequence[Any]) -> None:
+    """Print the tables of several sets, where they are written and, last, the folder of all."""
+    show_tables(tables)
+    print("reports: report.html in each folder; the tables: stress.csv and stress.json, in")
+    print(home, flush=True)

@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import hydra
@@ -52,15 +52,23 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("noise_default", noise_default, replace=True)
 
 
-def compose_and_run(config_name: str, job: Job) -> None:
+def compose_and_run(config_name: str, job: Job, lists: Collection[str] = ()) -> None:
     """Compose the settings from the command line and run the job, or with -m the jobs.
+
+    Args:
+        config_name: the file of conf/.
+        job: does the work.
+        lists: settings that may hold several things with commas between them. Hydra takes a
+            comma for several runs, so that without -m these are quoted for it.
 
     Raises:
         InputError: for choices and settings that do not exist, before any job begins.
     """
     register_resolvers()
     # Hydra takes flags in front of settings only.
-    typed = sys.argv = [sys.argv[0], *sorted(sys.argv[1:], key=lambda word: word not in FLAGS)]
+    typed = [sys.argv[0], *sorted(sys.argv[1:], key=lambda word: word not in FLAGS)]
+    several = bool({"-m", "--multirun"} & {*typed})
+    sys.argv = typed if several else [quoted(word, lists) for word in typed]
 
     def once(config: DictConfig) -> None:
         ours = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
@@ -72,6 +80,7 @@ def compose_and_run(config_name: str, job: Job) -> None:
             return plain(config)
 
         if HydraConfig.get().mode != RunMode.MULTIRUN:
+            sys.argv = typed  # what is noted as the command is what was typed
             job(settings, None)
             return
         # What is noted as the command, and typed for further processes, is that of this run alone.
@@ -89,6 +98,19 @@ def compose_and_run(config_name: str, job: Job) -> None:
         start(once)()
     except CompactHydraException as error:
         raise _refusal(error, config_name, typed[1:]) from error
+
+
+def quoted(word: str, lists: Collection[str]) -> str:
+    """A setting as Hydra takes it whole, where it may hold commas, patterns or colons.
+
+    >>> quoted("run=runs/a,runs/b", {"run"}), quoted("corrupt=[typos:0.1]", {"corrupt"})
+    ("run='runs/a,runs/b'", 'corrupt=[typos:0.1]')
+    """
+    name, sign, value = word.partition("=")
+    if name not in lists or not sign or value[:1] in ("", "[", "'", '"') or value == "null":
+        return word
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{name}='{escaped}'"
 
 
 def plain(config: DictConfig) -> Settings:

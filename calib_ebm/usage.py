@@ -54,6 +54,7 @@ class Usage:
         about: the command's docstring: what it does, and examples on lines of their own.
         settings: those that are often changed, each with what it is.
         groups: which groups matter to the command; all of its configuration when empty.
+        lists: settings that may hold several things with commas between them.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Usage:
     about: str
     settings: Mapping[str, str]
     groups: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [line.strip() for line in self.about.splitlines()]

@@ -1,234 +1,354 @@
-"""Measuring a finished run again: other texts, another calibrator."""
+"""`evaluate`: a finished run measured again, several as an ensemble, or stored tables alone.
+
+stored table  ->  figures                                           (`tables.py`)
+run's model   ->  clean set and, where asked for, other sets        (`scoring.py`, `stress.py`)
+either        ->  a folder each, like a run's                       (`evaluated.py`)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import yaml
+import numpy as np
 
-from calib_ebm.classifier import FACTS, EnergyClassifier
+from calib_ebm.classifier import EnergyClassifier
 from calib_ebm.errors import InputError
-from calib_ebm.learn.folder import read_config
-from calib_ebm.learn.measure import Measured, check_calibration, score_set, write_measurements
-from calib_ebm.learn.quiet import quieten
-from calib_ebm.learn.record import RunRecorder, command_line, git_commit, versions
-from calib_ebm.report.files import (
-    CONFIG,
-    METRICS,
-    PREDICTIONS,
-    REPORT,
-    RUN,
-    TRUTH,
-    write_text_atomic,
+from calib_ebm.learn.evaluated import (
+    Evaluated,
+    MeasuredSet,
+    Say,
+    Subject,
+    evaluate_table,
+    prepare_folder,
+    write_evaluation,
 )
-from calib_ebm.report.page import write_report
-from calib_ebm.report.texts import FILE as TEXTS
-from calib_ebm.shapes import Encoded
-from calib_ebm.text.files import read_set
-from calib_ebm.text.load import load_task
-from calib_ebm.text.task import TaskData, digest
-from calib_ebm.tokens.tokenizer import encode_examples
+from calib_ebm.learn.finished import (
+    FinishedRun,
+    changed_since,
+    find_paths,
+    open_run,
+    own_task,
+)
+from calib_ebm.learn.measure import Measured, Scored, check_calibration, predictions_of
+from calib_ebm.learn.quiet import quieten
+from calib_ebm.learn.scoring import Scorer, require_dropout
+from calib_ebm.learn.stress import (
+    StressSet,
+    against_clean,
+    clean_set,
+    further_metrics,
+    halved,
+    home_of,
+    other_sets,
+    rows_of,
+    told_apart,
+)
+from calib_ebm.learn.tables import (
+    Source,
+    ensemble,
+    ensemble_note,
+    read_source,
+    stored_run,
+    tables_in,
+)
+from calib_ebm.report.files import CONFIG
+from calib_ebm.report.records import Truth
+from calib_ebm.report.stress import CSV as STRESS
+from calib_ebm.report.stress import StressRow, read_stress, write_stress
+from calib_ebm.text.task import TaskData
 
 Config = Mapping[str, Any]
-
-EVALUATION = "evaluation"
-"""The entry of config.yaml that tells an evaluation from a run."""
-FILES = (METRICS, PREDICTIONS, REPORT, TRUTH, TEXTS, RUN, CONFIG)
-"""What an evaluation writes. The settings go last, by which it is known for what it is."""
-TASK_KEYS = frozenset({"name", "source", "split"})
-"""Without these no task can be read."""
+NEW = ("data", "corrupt", "ood", "mc_dropout")
+"""What stored tables cannot answer."""
 
 
-def evaluate_run(config: Config, say: Callable[[str], None]) -> Path:
-    """Score the run's fit half and the texts to report on, and write a folder as a run's.
+class Done(NamedTuple):
+    """What was written."""
+
+    folders: tuple[Path, ...]
+    home: Path
+    """The folder itself where there is one, else the one that holds them all."""
+    stress: tuple[StressRow, ...] = ()
+    """The rows of these folders in stress.csv."""
+
+
+def evaluate(config: Config, say: Say) -> Done:
+    """Measure what `table` or `run` names.
 
     Args:
         config: resolved settings of `conf/evaluate.yaml`.
         say: takes lines for the person.
 
-    Returns:
-        the folder with metrics.json, predictions.parquet, report.html and the rest.
-
     Raises:
-        InputError: when the run has no model, or for whatever is wrong with the file.
+        InputError: for whatever a person has to put right.
     """
     quieten()
-    run_dir = Path(str(config["run"])).expanduser()
-    run_config = _run_config(run_dir)
-    classifier = EnergyClassifier.from_pretrained(run_dir / "model")
-    task, name, notes = _task(config, run_config, classifier)
-    check_calibration(config["calibrator"], task)
-    notes += _changed_since(run_dir, task)
-    out = _folder_for(config, run_dir, name)
-    seed = int(run_config["seed"])
-    write_text_atomic(out / CONFIG, yaml.safe_dump(run_config | {EVALUATION: dict(config)}))
-    recorder = RunRecorder(out)
-    recorder.set(
-        command=command_line(),
-        versions=versions(),
-        git_commit=git_commit(),
-        task=task.name,
-        labels=list(task.labels),
-        metrics=list(task.metrics),
-        energy=classifier.energy_name,
-        noise=None,
-        seed=seed,
-        data_digests=dict(task.digests),
-        status="running",
-    )
-    encoded, cut = _encoded(classifier, task)
-    notes += cut
-    recorder.note(*notes)
-    for note in notes:
-        say(f"note: {note}")
-    say(f"{len(task.fit)} texts to calibrate on, {len(task.test)} to report on.")
-    with recorder.stage("measure"):
-        measured = Measured(
-            score_set(classifier, encoded["fit"]), score_set(classifier, encoded["test"]), None
+    if (config["table"] is None) == (config["run"] is None):
+        given = "Neither run nor table is" if config["run"] is None else "Both run and table are"
+        raise InputError(
+            f"{given} given.",
+            "run, a finished run's folder, whose model then scores texts; or table, a run's folder "
+            "or any file of predictions, for which no model is needed",
+            "Add e.g. run=runs/... or table=predictions.csv.",
         )
-        calibrator = write_measurements(
-            out, task, measured, config["calibrator"], {}, per_text=1, seed=seed
+    if config["table"] is not None:
+        return evaluate_tables(config, say)
+    paths = find_paths(config["run"], "run", holding=CONFIG)
+    if len(paths) > 1 and not any(config[name] is not None for name in NEW):
+        source = ensemble([stored_run(path) for path in paths], paths)
+        name = f"test-{config['calibrator']['name']}-ensemble-{len(paths)}"
+        out = (
+            paths[0] / "evaluations" / name
+            if config["out"] is None
+            else home_of(config["out"], paths[0])
         )
-    recorder.note(*calibrator.notes)
-    recorder.set(
-        temperature=calibrator.temperature, calibrator=calibrator.state(), status="complete"
-    )
-    write_report(out)
-    return out
+        say(f"The mean of {len(paths)} runs' stored probabilities; no model is loaded.")
+        return Done((_write(out, source, config, say),), out)
+    return evaluate_runs(paths, config, say)
 
 
-def _encoded(
-    classifier: EnergyClassifier, task: TaskData
-) -> tuple[dict[str, list[Encoded]], tuple[str, ...]]:
-    """Both halves as the model takes them, and what had to be cut."""
-    encoded, notes = {}, []
-    for half, examples in (("fit", task.fit), ("test", task.test)):
-        encoded[half], cut = encode_examples(classifier.tokenizer, examples)
-        if cut:
-            notes.append(
-                f"{cut} of {len(examples)} texts of {half} were longer than the model's "
-                f"{classifier.tokenizer.max_length} tokens and were cut."
-            )
-    return encoded, tuple(notes)
+# ---------------------------------------------------------------------------------------- tables
 
 
-def _folder_for(config: Config, run_dir: Path, name: str) -> Path:
-    """The folder to write to, rid of an earlier evaluation.
+def evaluate_tables(config: Config, say: Say) -> Done:
+    """Measure stored tables, each in a folder of its own.
 
     Raises:
-        InputError: when a run, or something else, lies there.
+        InputError: for settings that need a model, and what is wrong with a table.
     """
-    given = config["out"]
-    out = run_dir / "evaluations" / name if given is None else Path(str(given)).expanduser()
-    there = [file for file in (*FILES, "model", FACTS) if (out / file).exists()]
-    if there and EVALUATION not in (read_config(out / CONFIG) if CONFIG in there else {}):
+    asked = [name for name in (*NEW, "data_dir") if config[name] is not None]
+    if asked:
         raise InputError(
-            f"{out} holds {', '.join(there)}, which no evaluation wrote.",
-            "an empty folder, or one of an earlier evaluation, which is replaced",
-            "Give another folder with out=..., or leave it out.",
+            f"{', '.join(asked)} given with table=, which uses no model.",
+            "run= for what has to be scored anew",
+            "Give run= in place of table=.",
         )
-    out.mkdir(parents=True, exist_ok=True)
-    for file in FILES:
-        (out / file).unlink(missing_ok=True)
-    return out
-
-
-def _run_config(run_dir: Path) -> dict[str, Any]:
-    """The settings of a finished run, which may be a stranger's: plain data, nothing is executed.
-
-    Raises:
-        InputError: when there is no finished run, or its settings are not those of one.
-    """
-    needed = (CONFIG, f"model/{FACTS}")
-    absent = [name for name in needed if not (run_dir / name).is_file()]
-    if absent:
-        there = "there is no such folder"
-        if run_dir.is_dir():
-            there = f"it has no {absent[0]}"
-        raise InputError(
-            f"run={run_dir} is no finished run: {there}.",
-            f"a folder with {CONFIG} and model/, as python -m calib_ebm.train writes it",
-            "Give the path that train printed last, or let that run finish.",
-        )
-    config = read_config(run_dir / CONFIG)
-    task, seed = config.get("task"), config.get("seed")
-    if not (isinstance(task, dict) and isinstance(seed, int) and {*task} >= TASK_KEYS):
-        raise InputError(
-            f"{run_dir / CONFIG} holds no seed, or no task with {', '.join(sorted(TASK_KEYS))}.",
-            "the settings as python -m calib_ebm.train writes them",
-            "Give the folder of a run of this package.",
-        )
-    return config
-
-
-def _changed_since(run_dir: Path, task: TaskData) -> tuple[str, ...]:
-    """A note when the run's data are no longer what it was trained on."""
-    before = RunRecorder(run_dir, active=False).facts.get("data_digests")
-    if not isinstance(before, dict):
-        return ()
-    changed = [split for split, digest in before.items() if task.digests.get(split) != digest]
-    if not changed:
-        return ()
-    return (f"the run's {' and '.join(changed)} data have changed since it was trained.",)
-
-
-def _task(
-    config: Config, run_config: dict[str, Any], classifier: EnergyClassifier
-) -> tuple[TaskData, str, tuple[str, ...]]:
-    """The run's own task, with the test half replaced when a file was given."""
-    task_config = dict(run_config["task"])
-    if config["data_dir"] is not None:
-        task_config |= _moved(task_config, Path(str(config["data_dir"])).expanduser())
-    try:
-        own = load_task(task_config, int(run_config["seed"]))
-    except InputError as error:
-        raise InputError(
-            f"The run's own data, on which its calibrator is fitted, are not to be had: "
-            f"{error.given}",
-            error.allowed,
-            "Say where they are with data_dir=..., or put them back.",
-        ) from error
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"The task in {CONFIG} cannot be read ({type(error).__name__}: {error}).",
-            "the settings as python -m calib_ebm.train writes them",
-            "Give the folder of a run of this package.",
-        ) from error
-    if own.labels != classifier.labels:
-        raise InputError(
-            f"The task's classes are now {', '.join(own.labels)}, and the model's "
-            f"{', '.join(classifier.labels)}.",
-            "the data that the run was made with",
-            "Give its folder with data_dir=...",
-        )
+    paths = [path for given in find_paths(config["table"], "table") for path in tables_in(given)]
+    sources = [(path, read_source(path, config)) for path in paths]
     calibrator = str(config["calibrator"]["name"])
-    if config["data"] is None:
-        return own, f"test-{calibrator}", own.notes
-    path = Path(str(config["data"])).expanduser()
-    columns = {
-        "text": config["text"] or task_config.get("text") or "sentence",
-        "text_pair": config["text_pair"] or task_config.get("text_pair"),
-        "label": config["label"] or task_config.get("label") or "label",
+    out = None if config["out"] is None else Path(str(config["out"])).expanduser()
+    folders: dict[Path, Source] = {}
+    for path, source in sources:
+        folder = _place(path, source, calibrator, out, several=len(sources) > 1)
+        if folder in folders:
+            raise InputError(
+                f"Two tables would be written to {folder}.",
+                "tables with names of their own",
+                "Measure them one by one, each with its own out=...",
+            )
+        folders[folder] = source
+    for folder, source in folders.items():
+        _write(folder, source, config, say)
+    single = len(folders) == 1
+    home = next(iter(folders)) if single else out or Path(os.path.commonpath([*folders]))
+    return Done(tuple(folders), home)
+
+
+def _place(path: Path, source: Source, calibrator: str, out: Path | None, several: bool) -> Path:
+    """The folder of one table's evaluation."""
+    if out is not None:
+        return out / source[0] if several else out
+    if path.is_dir():
+        return path / "evaluations" / f"table-{calibrator}"
+    return Path("evaluations") / f"{source[0]}-{calibrator}"
+
+
+def _write(out: Path, source: Source, config: Config, say: Say) -> Path:
+    _, subject, measured = source
+    for note in (*subject.notes, *measured.notes):
+        say(f"note: {note}")
+    evaluated = evaluate_table(subject, measured, config)
+    write_evaluation(prepare_folder(out), subject, measured, evaluated, config)
+    return out
+
+
+# ------------------------------------------------------------------------------------------ runs
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A run, or an ensemble of them, with the texts to score."""
+
+    runs: tuple[FinishedRun, ...]
+    scorer: Scorer
+    task: TaskData
+    subject: Subject
+
+    @property
+    def scoring(self) -> str:
+        """As in stress.csv."""
+        parts = []
+        if len(self.runs) > 1:
+            parts.append(f"ensemble-{len(self.runs)}")
+        if self.scorer.passes is not None:
+            parts.append(f"mc_dropout-{self.scorer.passes}")
+        return "+".join(parts) or "deterministic"
+
+    def folder_name(self, stress: StressSet, calibrator: str) -> str:
+        """Of a set's own folder."""
+        name = "test" if stress.kind == "clean" else stress.name
+        parts = [name, calibrator] + ([] if self.scoring == "deterministic" else [self.scoring])
+        return "-".join(parts)
+
+
+def evaluate_runs(paths: Sequence[Path], config: Config, say: Say) -> Done:
+    """Score the run's fit half, its clean set and the other sets, with the model or the models.
+
+    Raises:
+        InputError: when there is no model, or for whatever is wrong with the data.
+    """
+    case = _open(paths, config)
+    others = other_sets(config, case.task, case.runs[0].config["task"])
+    if any(each.corruption is not None for each in others):
+        task = halved(case.task)
+        case = replace(case, task=task)
+        others = tuple(replace(e, examples=task.test) if e.same_texts else e for e in others)
+    for note in (*case.subject.notes, *case.task.notes):
+        say(f"note: {note}")
+    calibrator, home = str(config["calibrator"]["name"]), home_of(config["out"], paths[0])
+    check_calibration(config["calibrator"], case.task)
+    clean = clean_set(case.task)
+    alone = config["out"] is not None and len(others) < 2
+    written = others if alone and others else (clean, *others)
+    places = {
+        each.name: home if alone else home / case.folder_name(each, calibrator) for each in written
     }
-    examples, notes = read_set(path, columns, own.labels)
-    other = replace(
-        own,
-        test=examples,
-        notes=notes,
-        digests={**own.digests, path.name: digest(examples)},
-        truth=None,
+    if others and (home / STRESS).is_file():
+        read_stress(home)  # one that is broken is said now, not after the work
+    for place in places.values():
+        prepare_folder(place)
+    scores = _Scores(case, say)
+    reference = scores.of(clean)
+    baseline = evaluate_table(case.subject, reference, config)
+    rows: list[StressRow] = []
+    for each in (clean, *others):
+        measured, evaluated = reference, baseline
+        if each is not clean:
+            measured = scores.of(each)
+            measured, evaluated = _against(case, each, measured, baseline, config)
+        if each.name in places:
+            write_evaluation(places[each.name], case.subject, measured, evaluated, config)
+        folder = str(places[each.name].relative_to(home)) if each.name in places else ""
+        rows += rows_of(each, folder, case.scoring, calibrator, evaluated.table, evaluated.metrics)
+        if others:
+            write_stress(home, rows)  # after each set, so that who stops it keeps what was done
+    single = len(places) == 1
+    folders = tuple(places.values())
+    return Done(folders, folders[0] if single else home, tuple(rows) if others else ())
+
+
+def _open(paths: Sequence[Path], config: Config) -> _Case:
+    """Load the runs' models and the first one's task; all must be of the same texts.
+
+    Raises:
+        InputError: for what is no finished run, or runs that do not belong together.
+    """
+    runs = tuple(open_run(path) for path in paths)
+    members = tuple(EnergyClassifier.from_pretrained(run.path / "model") for run in runs)
+    first = runs[0]
+    if len(runs) > 1:
+        ensemble([stored_run(path) for path in paths], paths)
+    task = own_task(first, config["data_dir"], members[0].labels)
+    task = replace(task, notes=(*task.notes, *changed_since(first, task)))
+    passes = config["mc_dropout"]
+    if passes is not None:
+        for classifier in members:
+            require_dropout(classifier, passes)
+    names = {classifier.energy_name for classifier in members}
+    subject = Subject(
+        task=task.name,
+        labels=task.labels,
+        metrics=task.metrics,
+        energy=names.pop() if len(names) == 1 else "",
+        seed=first.seed,
+        config=first.config,
+        notes=_how_scored(paths, passes, len(names) > 1),
     )
-    return other, f"{path.stem}-{calibrator}", notes
+    return _Case(runs, Scorer(members, passes, int(config["seed"])), task, subject)
 
 
-def _moved(task_config: Config, folder: Path) -> dict[str, str]:
-    """The task's settings that say where its data are, when these lie in another folder now."""
-    files = {
-        name: str(folder / Path(str(task_config[name])).name)
-        for name in ("train", "dev")
-        if task_config.get(name) is not None
-    }
-    return files or {"data_dir": str(folder)}
+def _how_scored(paths: Sequence[Path], passes: int | None, mixed: bool) -> tuple[str, ...]:
+    notes = []
+    if len(paths) > 1:
+        notes.append(ensemble_note(paths))
+    if mixed:
+        notes.append("Its runs have energies of different kinds, which have no common mean.")
+    if passes is not None:
+        notes.append(
+            f"MC dropout: probabilities are the mean of {passes} passes with dropout on; energies "
+            "are of a pass without."
+        )
+    return tuple(notes)
+
+
+class _Scores:
+    """Tables of sets; the fit half is scored once."""
+
+    def __init__(self, case: _Case, say: Say) -> None:
+        self.case, self.say = case, say
+        fit, cut = case.scorer(case.task.fit)
+        self.fit = self._told(fit)
+        self.notes = _cut_note(cut, len(case.task.fit), "fit")
+
+    def _told(self, scored: Scored) -> Scored:
+        """Without energies where the members' are of different kinds."""
+        return scored if self.case.subject.energy else Scored(scored.logits_NC, None)
+
+    def of(self, stress: StressSet) -> MeasuredSet:
+        """The table of a set, with the fit half that calibrates it."""
+        case, task = self.case, self.case.task
+        own = stress.kind == "clean"
+        if own and task.folds is not None:
+            scored, cut = self.fit, 0
+        else:
+            scored, cut = case.scorer(stress.examples, stress.corruption)
+            task = replace(task, test=stress.examples, folds=None)
+        notes = (*self.notes, *_cut_note(cut, len(stress.examples), "test"))
+        self.say(
+            f"{stress.name}: {len(task.fit)} texts to calibrate on, {len(stress.examples)} to "
+            "report on."
+        )
+        for note in (*stress.notes, *notes):
+            self.say(f"note: {note}")
+        measured = Measured(self.fit, self._told(scored), None)
+        return MeasuredSet(
+            table=predictions_of(task, measured),
+            truth=_truth(task) if own else None,
+            notes=(*case.task.notes, *stress.notes, *notes),
+            digests={**task.digests, **dict(stress.digests)},
+            examples=case.scorer.read(stress.examples, stress.corruption),
+        )
+
+
+def _cut_note(cut: int, texts: int, part: str) -> tuple[str, ...]:
+    if not cut:
+        return ()
+    return (f"{cut} of {texts} texts of {part} were longer than the model takes and were cut.",)
+
+
+def _truth(task: TaskData) -> Truth | None:
+    if task.truth is None:
+        return None
+    probs = {e.id: task.truth.label_probs(e.text) for e in (*task.fit, *task.test)}
+    return Truth(tuple(probs), np.asarray(list(probs.values())))
+
+
+def _against(
+    case: _Case, stress: StressSet, measured: MeasuredSet, clean: Evaluated, config: Config
+) -> tuple[MeasuredSet, Evaluated]:
+    """A set's figures with its differences from the clean set."""
+    seed = case.subject.seed
+    evaluated = evaluate_table(case.subject, measured, config)
+    differences = against_clean(
+        clean, evaluated, case.subject.metrics, paired=stress.same_texts, seed=seed
+    )
+    apart, note = told_apart(clean, evaluated, seed) if stress.kind == "ood" else ({}, "")
+    further = further_metrics(differences, apart)
+    measured = replace(
+        measured, further=further, notes=(*measured.notes, *((note,) if note else ()))
+    )
+    return measured, replace(evaluated, metrics={**evaluated.metrics, **further})

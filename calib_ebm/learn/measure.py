@@ -18,21 +18,14 @@ from torch import Tensor
 
 from calib_ebm.calibration.calibrator import Calibrator, check_texts
 from calib_ebm.calibration.calibrators import build_calibrator
-from calib_ebm.calibration.intervals import estimates_with_intervals
 from calib_ebm.classifier import EnergyClassifier
+from calib_ebm.learn.figures import FINE, calibrate, figures, mean_estimate
 from calib_ebm.loss.nce import told_apart
-from calib_ebm.report.files import (
-    write_energies,
-    write_metrics,
-    write_predictions,
-    write_truth,
-)
+from calib_ebm.report.files import write_energies, write_metrics, write_truth
+from calib_ebm.report.predictions import Predictions, write_table
 from calib_ebm.report.texts import write_texts
 from calib_ebm.shapes import Encoded
 from calib_ebm.text.task import TaskData
-
-FINE = 1.959964
-"""Half the width of a 95% interval of a mean, in standard errors."""
 
 
 @dataclass(frozen=True)
@@ -101,22 +94,17 @@ def write_measurements(
     Returns:
         the fitted calibrator.
     """
-    label = {half: torch.tensor([e.label for e in getattr(task, half)]) for half in ("fit", "test")}
-    calibrator = build_calibrator(calibrator_config).fit(measured.fit.logits_NC, label["fit"])
+    table = predictions_of(task, measured)
     truth_NC = _write_truth(folder, task)
+    calibrated = calibrate(table, calibrator_config)
+    calibrator = calibrated.calibrator
     metrics = dict(further)
-    plain_NC = measured.test.logits_NC.double().softmax(dim=-1)
-    calibrated_NC = calibrator.probabilities(measured.test.logits_NC)
-    for prefix, probs_NC in (("test", plain_NC), ("test_calibrated", calibrated_NC)):
-        estimates = estimates_with_intervals(
-            probs_NC, label["test"], task.metrics, seed=seed, truth_NC=truth_NC
-        )
-        metrics |= flat(estimates, prefix)
-    metrics |= _energy_metrics(measured, per_text)
-    metrics |= _true_energy_metrics(measured, true_energies)
+    metrics |= figures(table, calibrated, task.metrics, seed=seed, truth_NC=truth_NC)
+    metrics |= energy_metrics(measured, per_text)
+    metrics |= true_energy_metrics(measured, true_energies)
     if calibrator.temperature is not None:
         metrics["calibrator/temperature"] = calibrator.temperature
-    _write_predictions(folder, task, measured)
+    write_table(folder, table)
     write_texts(folder, task.test)
     if measured.noise is not None and measured.test.energy_N is not None:
         assert measured.noise.energy_N is not None
@@ -144,50 +132,35 @@ def check_calibration(config: Mapping[str, Any], task: TaskData) -> None:
         check_texts(f"calibrator={name}", len(task.fit), classes)
 
 
-def flat(estimates: Mapping[str, Any], prefix: str) -> dict[str, float]:
-    """Estimates under their names in metrics.json, each with the ends of its interval."""
-    named = {}
-    for name, estimate in estimates.items():
-        named[f"{prefix}/{name}"] = estimate.value
-        named[f"{prefix}/{name}/low"] = estimate.low
-        named[f"{prefix}/{name}/high"] = estimate.high
-    return named
+def predictions_of(task: TaskData, measured: Measured) -> Predictions:
+    """The table of a task's held-out texts and their scores; crossfitted ones stand in it once."""
+    parts = [("test", task.test, measured.test)]
+    if task.folds is None:
+        parts.insert(0, ("fit", task.fit, measured.fit))
+    logits_NC = torch.cat([scored.logits_NC for _, _, scored in parts])
+    energies = [scored.energy_N for _, _, scored in parts if scored.energy_N is not None]
+    return Predictions(
+        ids=tuple(e.id for _, examples, _ in parts for e in examples),
+        splits=tuple(split for split, examples, _ in parts for _ in examples),
+        labels_N=np.asarray([e.label for _, examples, _ in parts for e in examples], np.int64),
+        logits_NC=logits_NC.double().numpy(),
+        energy_N=torch.cat(energies).double().numpy() if len(energies) == len(parts) else None,
+        folds_N=None if task.folds is None else np.asarray(task.folds, dtype=np.int64),
+    )
 
 
 def _write_truth(folder: Path, task: TaskData) -> Tensor | None:
     """Write the exact P(y|x) of both halves, where it is known; return that of the test half."""
     if task.truth is None:
         return None
-    both = [*task.fit, *task.test]
-    probs = [task.truth.label_probs(e.text) for e in both]
-    write_truth(folder, [e.id for e in both], np.asarray(probs))
-    return torch.tensor(probs[len(task.fit) :], dtype=torch.float64)
+    both = {e.id: e.text for e in (*task.fit, *task.test)}
+    probs = {one: task.truth.label_probs(text) for one, text in both.items()}
+    write_truth(folder, tuple(probs), np.asarray(list(probs.values())))
+    return torch.tensor([probs[e.id] for e in task.test], dtype=torch.float64)
 
 
-def _write_predictions(folder: Path, task: TaskData, measured: Measured) -> None:
-    both = [*task.fit, *task.test]
-    energy_N = None
-    if measured.fit.energy_N is not None and measured.test.energy_N is not None:
-        energy_N = torch.cat((measured.fit.energy_N, measured.test.energy_N)).double().numpy()
-    write_predictions(
-        folder,
-        [e.id for e in both],
-        ["fit"] * len(task.fit) + ["test"] * len(task.test),
-        np.asarray([e.label for e in both]),
-        torch.cat((measured.fit.logits_NC, measured.test.logits_NC)).double().numpy(),
-        energy_N,
-    )
-
-
-def mean_estimate(name: str, values_N: Tensor) -> dict[str, float]:
-    """A mean with its normal 95% interval, under its names in metrics.json."""
-    values_N = values_N.double()
-    mean = values_N.mean().item()
-    error = values_N.std().item() / math.sqrt(len(values_N)) if len(values_N) > 1 else 0.0
-    return {name: mean, f"{name}/low": mean - FINE * error, f"{name}/high": mean + FINE * error}
-
-
-def _energy_metrics(measured: Measured, per_text: int) -> dict[str, float]:
+def energy_metrics(measured: Measured, per_text: int) -> dict[str, float]:
+    """Mean energies of held-out texts and noise, their gap, and how well they are told apart."""
     data_N = measured.test.energy_N
     if data_N is None:
         return {}
@@ -230,7 +203,7 @@ def _told_apart(data_N: Tensor, noise_N: Tensor, per_text: int) -> dict[str, flo
     }
 
 
-def _true_energy_metrics(
+def true_energy_metrics(
     measured: Measured, true_energies: tuple[np.ndarray, np.ndarray] | None
 ) -> dict[str, float]:
     """Correlation of learned and exact energy over held-out texts and noise, where finite."""

@@ -252,9 +252,10 @@ def _measure(
     folder: Path,
     recorder: RunRecorder,
 ) -> None:
+    fit = score_set(classifier, material.fit)
     measured = Measured(
-        fit=score_set(classifier, material.fit),
-        test=score_set(classifier, material.test),
+        fit=fit,
+        test=fit if material.task.folds is not None else score_set(classifier, material.test),
         noise=score_set(classifier, supply.held_out) if supply is not None else None,
     )
     if not is_first_process():

@@ -23,6 +23,7 @@ TYPES: dict[str, pa.DataType] = {
     "id": pa.string(),
     "split": pa.string(),
     "label": pa.int64(),
+    "fold": pa.int64(),
     "logits": pa.list_(pa.float64()),
     "probs": pa.list_(pa.float64()),
     "kind": pa.string(),

@@ -18,6 +18,7 @@ from calib_ebm.report.sections import (
     measured,
     noise,
     reliability,
+    stress,
     training,
     truth,
 )
@@ -41,6 +42,7 @@ def write_report(folder: Path | str) -> Path:
 def compose(run: RunFolder) -> Page:
     """What the page of one run says, in the order in which it says it."""
     about_truth, about_energy = truth.section(run), analysis.section(run)
+    about_stress = stress.section(run)
     return Page(
         title=headline.title(run),
         kicker=headline.kicker(run),
@@ -48,6 +50,7 @@ def compose(run: RunFolder) -> Page:
         tiles=headline.tiles(run),
         sections=(
             measured.section(run),
+            *((about_stress,) if about_stress else ()),
             reliability.section(run),
             training.section(run),
             energies.section(run),

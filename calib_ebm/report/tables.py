@@ -150,6 +150,8 @@ METRICS: tuple[Metric, ...] = (
         "above a ranking with all errors last",
         further=True,
     ),
+    Metric("confidence", "Mean confidence", "%", "", "mean probability of the predicted class"),
+    Metric("entropy", "Mean entropy", "nats", "", "of the probabilities, at most log C"),
 )
 
 COLUMNS: dict[str, str] = {"test": "Test", "test_calibrated": "Test, calibrated"}

@@ -27,8 +27,7 @@ import numpy as np
 
 from calib_ebm.errors import InputError
 from calib_ebm.shapes import Example
-from calib_ebm.text.splits import halves
-from calib_ebm.text.task import TaskData, digest
+from calib_ebm.text.task import TaskTexts
 
 POSITIVE = (
     "good great lovely charming fine bright warm clever "
@@ -236,12 +235,11 @@ def _examples(language: Language, split: str, size: int, seed: int) -> tuple[Exa
     )
 
 
-def embedded_task(config: Mapping[str, Any], seed: int) -> TaskData:
+def embedded_task(config: Mapping[str, Any], seed: int) -> TaskTexts:
     """The task drawn from the language.
 
     Args:
-        config: `train_size`, `dev_size` (texts to draw), `language_seed`, `max_clauses`, `slip`,
-            `split` (which halves).
+        config: `train_size`, `dev_size` (texts to draw), `language_seed`, `max_clauses`, `slip`.
         seed: draws the training texts, so that runs with other seeds are replications; dev stays.
 
     Raises:
@@ -261,17 +259,11 @@ def embedded_task(config: Mapping[str, Any], seed: int) -> TaskData:
             "Set task.max_clauses=3 and task.slip=0.02.",
         )
     language = Language(int(config["language_seed"]), clauses, slip)
-    train = _examples(language, "train", sizes["train_size"], seed)
-    dev = _examples(language, "dev", sizes["dev_size"], int(config["language_seed"]))
-    fit, test = halves(dev, str(config["split"]))
-    return TaskData(
+    return TaskTexts(
         name=str(config["name"]),
         labels=LABELS,
         metrics=("acc",),
-        train=train,
-        fit=fit,
-        test=test,
-        notes=(),
-        digests={"train": digest(train), "dev": digest(dev)},
+        train=_examples(language, "train", sizes["train_size"], seed),
+        dev=_examples(language, "dev", sizes["dev_size"], int(config["language_seed"])),
         truth=language,
     )

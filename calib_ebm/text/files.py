@@ -118,6 +118,8 @@ def _rows(
             f"task.{split}={path} holds no rows.", "a file with labelled texts", "Check the file."
         )
     rows = kept(_unlabelled(chain([first], cells), columns, reading), reading)
+    if columns.label is None or (columns.label_may_be_absent and "label" not in first.cells):
+        return reading, rows
     return reading, _labelled(rows, columns, reading)
 
 
@@ -128,7 +130,7 @@ def _unlabelled(cells: Iterator[Cells], columns: Columns, reading: Reading) -> I
         pair = None
         if columns.text_pair is not None:
             pair = _text(cell["text_pair"], columns.text_pair, reading, number)
-        yield Row(number, f"{reading.split}-{name}", text, pair, cell["label"])
+        yield Row(number, f"{reading.split}-{name}", text, pair, cell.get("label"))
 
 
 def _text(value: Any, column: str, reading: Reading, number: int) -> str:
@@ -156,14 +158,23 @@ def _labelled(rows: Iterator[Row], columns: Columns, reading: Reading) -> Iterat
 
 
 def read_set(
-    path: Path, columns: Mapping[str, str | None], labels: tuple[str, ...]
+    path: Path,
+    columns: Mapping[str, str | None],
+    labels: tuple[str, ...],
+    *,
+    label_may_be_absent: bool = False,
+    setting: str = "data",
 ) -> tuple[tuple[Example, ...], tuple[str, ...]]:
-    """A file of further labelled texts for a task that is known already.
+    """A file of further texts, labelled or not, for a task that is known already.
 
     Args:
         path: a csv, tsv, jsonl or Parquet file; its ending says which.
-        columns: names of the columns `text`, `text_pair` (or None) and `label`.
+        columns: names of the columns `text`, `text_pair` (or None) and `label` (or None, where
+            labels are not to be read).
         labels: class names of the task. A file that numbers them from 0 is understood too.
+        label_may_be_absent: a file without the column of labels has none; texts then have the
+            label -1, as they do where the whole column says -1.
+        setting: what the file was given as, for ids and for errors.
 
     Returns:
         the texts, and notes on what was left out.
@@ -174,13 +185,17 @@ def read_set(
     kinds = [name for name, kind in KINDS.items() if path.suffix.lower() in kind.endings]
     if not kinds or not path.is_file():
         raise InputError(
-            f"data={path} is {'not there' if not path.exists() else 'no file of labelled texts'}.",
+            f"{setting}={path} is {'not there' if not path.exists() else 'no file of texts'}.",
             "a csv, tsv, jsonl or parquet file",
             f"Correct the path (it is taken from the folder {Path.cwd()}).",
         )
-    wanted = Columns(str(columns["text"]), columns.get("text_pair"), str(columns["label"]), None)
-    reading, found = _rows("data", path, wanted, {"source": kinds[0]})
+    wanted = Columns(
+        str(columns["text"]), columns.get("text_pair"), columns["label"], None, label_may_be_absent
+    )
+    reading, found = _rows(setting, path, wanted, {"source": kinds[0]})
     rows = list(found)
+    if all(row.label in (None, "-1") for row in rows) and "-1" not in labels:
+        return to_examples(rows, lambda _: -1, reading), reading.notes()
     numbers = tuple(str(index) for index in range(len(labels)))
     present = {row.label for row in rows}
     # A task whose own names are numbers keeps them: of three stars, 1 and 2 are not 0 and 1.

@@ -18,16 +18,18 @@ LONGEST_CELL = 10_000_000
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns to read; `id` and `text_pair` are optional."""
+    """Names of the columns to read; None where a column is not asked for."""
 
     text: str
     text_pair: str | None
-    label: str
+    label: str | None
     id: str | None
+    label_may_be_absent: bool = False
+    """A file without the column of labels is read as one without labels."""
 
     def wanted(self) -> dict[str, str]:
         """Setting -> column, for those that are set."""
-        return {name: column for name, column in vars(self).items() if column is not None}
+        return {name: column for name, column in vars(self).items() if isinstance(column, str)}
 
 
 class Cells(NamedTuple):
@@ -49,7 +51,10 @@ def _positions(header: list[str], columns: Columns, where: str) -> dict[str, int
     """
     if header in ([], [""]):
         raise InputError(f"{where} is empty.", "a header and labelled texts", "Check the file.")
-    for setting, column in columns.wanted().items():
+    wanted = columns.wanted()
+    if columns.label_may_be_absent and columns.label not in header:
+        wanted.pop("label", None)
+    for setting, column in wanted.items():
         if header.count(column) != 1:
             found = "twice" if column in header else "not"
             other = next((s for s in ",;\t|" if len(header) == 1 and s in header[0]), None)
@@ -60,7 +65,7 @@ def _positions(header: list[str], columns: Columns, where: str) -> dict[str, int
                 if other is None
                 else f"The separator seems to be {other!r}: see task.delimiter of task=csv.",
             )
-    return {setting: header.index(column) for setting, column in columns.wanted().items()}
+    return {setting: header.index(column) for setting, column in wanted.items()}
 
 
 def _next_row(rows: Iterator[list[str]]) -> list[str] | None:
@@ -148,9 +153,9 @@ def read_jsonl(path: Path, columns: Columns, reading: Reading, _: str) -> Iterat
                 'one JSON object on each line, e.g. {"text": "fine", "label": 1}',
                 "Write every example as an object on a line of its own.",
             )
-        _positions(list(record), columns, reading.at(number))
-        wanted = columns.wanted().items()
-        yield Cells(number, {setting: record[column] for setting, column in wanted})
+        names = list(record)
+        positions = _positions(names, columns, reading.at(number))
+        yield Cells(number, {setting: record[names[at]] for setting, at in positions.items()})
 
 
 def read_parquet(path: Path, columns: Columns, _: Reading, __: str) -> Iterator[Cells]:
@@ -169,8 +174,9 @@ def read_parquet(path: Path, columns: Columns, _: Reading, __: str) -> Iterator[
             f"{path} cannot be read as Parquet: {error}.", "a Parquet file", "Check the file."
         ) from error
     with file:
-        _positions(list(file.schema_arrow.names), columns, str(path))
-        wanted = columns.wanted()
+        names = list(file.schema_arrow.names)
+        positions = _positions(names, columns, str(path))
+        wanted = {setting: names[at] for setting, at in positions.items()}
         number = 0
         for batch in file.iter_batches(batch_size=1000, columns=sorted(set(wanted.values()))):
             table = batch.to_pydict()

@@ -12,8 +12,8 @@ from calib_ebm.errors import InputError
 from calib_ebm.shapes import Example
 from calib_ebm.text.files import read_own
 from calib_ebm.text.glue import glue_task, read_glue
-from calib_ebm.text.splits import check_cut, cut, subset, words
-from calib_ebm.text.task import TaskData, digest
+from calib_ebm.text.splits import CutOptions, Parts, check_cut, cut, subset, words
+from calib_ebm.text.task import TaskData, TaskTexts
 
 
 def load_task(config: Mapping[str, Any], seed: int) -> TaskData:
@@ -32,13 +32,28 @@ def load_task(config: Mapping[str, Any], seed: int) -> TaskData:
             f"task.source is {source!r}.", " | ".join(SOURCES), "Set task=sst2 or task=csv, say."
         )
     check_cut(str(config["split"]))
-    data = _limited(SOURCES[source](config, seed), config.get("limit_train"))
-    for split, examples in (("train", data.train), ("dev", data.fit + data.test)):
+    texts = _limited(SOURCES[source](config, seed), config.get("limit_train"))
+    parts = cut(str(config["split"]), texts.train, texts.dev, _options(config))
+    data = TaskData(
+        name=texts.name,
+        labels=texts.labels,
+        metrics=texts.metrics,
+        **parts._asdict(),
+        notes=texts.notes + _cut_notes(str(config["split"]), texts, parts),
+        digests=texts.digests,
+        truth=texts.truth,
+    )
+    for split, examples in (("train", data.train), ("dev", texts.dev)):
         _check_classes(data, split, examples)
     return replace(data, notes=data.notes + _rare_notes(data))
 
 
-def _glue(config: Mapping[str, Any], _: int) -> TaskData:
+def _options(config: Mapping[str, Any]) -> CutOptions:
+    """What the cut is told; runs of before these settings existed have none of them."""
+    return CutOptions(**{key: config[key] for key in CutOptions._fields if key in config})
+
+
+def _glue(config: Mapping[str, Any], _: int) -> TaskTexts:
     task = glue_task(str(config["name"]))
     folder = config.get("data_dir")
     if folder is None:
@@ -48,37 +63,21 @@ def _glue(config: Mapping[str, Any], _: int) -> TaskData:
     else:
         splits = read_glue(task, Path(str(folder)).expanduser())
     (train, train_notes), (dev, dev_notes) = splits["train"], splits["dev"]
-    parts = cut(str(config["split"]), train, dev)
-    return TaskData(
-        name=task.name,
-        labels=task.labels,
-        metrics=task.metrics,
-        **parts._asdict(),
-        notes=train_notes + dev_notes + _overlap_notes(*parts, dev),
-        digests={"train": digest(train), "dev": digest(dev)},
-    )
+    return TaskTexts(task.name, task.labels, task.metrics, train, dev, train_notes + dev_notes)
 
 
-def _own(config: Mapping[str, Any], _: int) -> TaskData:
+def _own(config: Mapping[str, Any], _: int) -> TaskTexts:
     labels, train, dev, notes = read_own(config)
-    parts = cut(str(config["split"]), train, dev)
-    return TaskData(
-        name=str(config["name"]),
-        labels=labels,
-        metrics=("acc",),
-        **parts._asdict(),
-        notes=notes + _overlap_notes(*parts, dev),
-        digests={"train": digest(train), "dev": digest(dev)},
-    )
+    return TaskTexts(str(config["name"]), labels, ("acc",), train, dev, notes)
 
 
-def _embedded(config: Mapping[str, Any], seed: int) -> TaskData:
+def _embedded(config: Mapping[str, Any], seed: int) -> TaskTexts:
     from calib_ebm.text.embedded import embedded_task
 
     return embedded_task(config, seed)
 
 
-SOURCES: dict[str, Callable[[Mapping[str, Any], int], TaskData]] = {
+SOURCES: dict[str, Callable[[Mapping[str, Any], int], TaskTexts]] = {
     "glue": _glue,
     "csv": _own,
     "tsv": _own,
@@ -88,7 +87,7 @@ SOURCES: dict[str, Callable[[Mapping[str, Any], int], TaskData]] = {
 }
 
 
-def _limited(data: TaskData, limit: Any) -> TaskData:
+def _limited(data: TaskTexts, limit: Any) -> TaskTexts:
     """The task with `task.limit_train` training examples, the same for every seed."""
     if limit is None:
         return data
@@ -102,8 +101,7 @@ def _limited(data: TaskData, limit: Any) -> TaskData:
         return data
     train = subset(data.train, limit)
     note = f"train: {limit} of {len(data.train)} examples are used (task.limit_train)."
-    digests = {**data.digests, "train": digest(train)}
-    return replace(data, train=train, notes=(*data.notes, note), digests=digests)
+    return replace(data, train=train, notes=(*data.notes, note))
 
 
 def _check_classes(data: TaskData, split: str, examples: Sequence[Example]) -> None:
@@ -118,23 +116,40 @@ def _check_classes(data: TaskData, split: str, examples: Sequence[Example]) -> N
         )
 
 
-def _overlap_notes(
-    train: Sequence[Example],
-    fit: Sequence[Example],
-    test: Sequence[Example],
-    dev: Sequence[Example],
-) -> tuple[str, ...]:
-    """What a reader of the numbers should know about the cut."""
+def _cut_notes(name: str, texts: TaskTexts, parts: Parts) -> tuple[str, ...]:
+    """What a reader of the numbers should know about the cut.
+
+    Nothing of this is said of the embedded task: a language that short sentences are drawn from
+    repeats itself, and its error is known without labels.
+    """
     notes = []
-    learned = {*map(words, train)}
-    if seen := sum(words(example) in learned for example in dev):
-        notes.append(f"dev: {seen} of {len(dev)} texts also stand in train.")
-    if unused := len(dev) - len(fit) - len(test):
-        notes.append(f"dev: {unused} example(s) belong to neither half.")
-    if shared := {*map(words, fit)} & {*map(words, test)}:
+    learned = {*map(words, parts.train)}
+    seen = sum(words(example) in learned for example in texts.dev)
+    if seen and texts.truth is None:
+        notes.append(f"dev: {seen} of {len(texts.dev)} texts also stand in train.")
+    if name == "train_holdout":
         notes.append(
-            f"dev: {len(shared)} text(s) stand in both halves (hash_halves would not part them)."
+            f"train: {len(parts.fit)} of {len(texts.train)} texts are held out to fit calibrators "
+            "on (task.holdout_fraction); all of dev is reported."
         )
+        return tuple(notes)
+    if parts.folds is not None:
+        notes.append(
+            f"dev: all {len(parts.test)} texts are reported, each of {len(set(parts.folds))} folds "
+            "after a calibrator fitted on the other folds. The calibrator saved with the model is "
+            "fitted on all of dev, so the figures are those of its like, not its own."
+        )
+        return tuple(notes)
+    if unused := len(texts.dev) - len(parts.fit) - len(parts.test):
+        half = len(texts.dev) // 2
+        leaks = half - len(parts.fit) if name == "file_halves" else 0
+        if unused - leaks:
+            notes.append(f"dev: {unused - leaks} example(s) belong to neither half.")
+        if leaks:
+            notes.append(
+                f"dev: {leaks} text(s) of the first half also stand in the second, and are fitted "
+                "on nowhere."
+            )
     return tuple(notes)
 
 
@@ -145,6 +160,6 @@ def _rare_notes(data: TaskData) -> tuple[str, ...]:
         count = Counter(example.label for example in examples)
         absent = [name for index, name in enumerate(data.labels) if not count[index]]
         if absent:
-            where = part if part == "train" else f"dev's {part} half"
+            where = part if part == "train" else f"the {part} half"
             notes.append(f"{where} has no example of: {', '.join(absent)}.")
     return tuple(notes)

@@ -18,8 +18,30 @@ METRICS = ("acc", "mcc", "f1")
 
 
 @dataclass(frozen=True)
+class TaskTexts:
+    """A task as its reader found it, before it is cut."""
+
+    name: str
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    notes: tuple[str, ...] = ()
+    truth: Language | None = None
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Of train and of dev: see `digest`."""
+        return {"train": digest(self.train), "dev": digest(self.dev)}
+
+
+@dataclass(frozen=True)
 class TaskData:
-    """A task, read and cut.  No example is in two of `train`, `fit` and `test`."""
+    """A task, read and cut.
+
+    No example is in two of `train`, `fit` and `test`; but with `folds`, `fit` and `test` are the
+    same texts, of which each fold is reported after a calibrator fitted on the others.
+    """
 
     name: str
     labels: tuple[str, ...]
@@ -28,20 +50,26 @@ class TaskData:
     """Of `METRICS`: the task's own, `acc` always first."""
     train: tuple[Example, ...]
     fit: tuple[Example, ...]
-    """The half of dev on which calibrators are fitted."""
+    """The texts on which calibrators are fitted."""
     test: tuple[Example, ...]
-    """The half of dev that is reported."""
+    """The texts that are reported."""
     notes: tuple[str, ...]
     """Sentences for the person: what was dropped, how many, why."""
     digests: dict[str, str]
     """Source split (train, dev) -> sha256 of its kept examples."""
     truth: Language | None = None
     """Embedded task only: exact P(x) and P(y|x)."""
+    folds: tuple[int, ...] | None = None
+    """Of each text of `fit`, and so of `test`; None where the two have no text in common."""
 
     def __post_init__(self) -> None:
         assert self.metrics[0] == "acc", self.metrics
         assert set(self.metrics) <= set(METRICS), self.metrics
-        ids = [example.id for part in (self.train, self.fit, self.test) for example in part]
+        if self.folds is not None:
+            assert self.fit == self.test, "folds of what?"
+            assert len(self.folds) == len(self.fit), "folds of what?"
+        held_out = (self.fit,) if self.folds is not None else (self.fit, self.test)
+        ids = [example.id for part in (self.train, *held_out) for example in part]
         assert len(set(ids)) == len(ids), "an example is in two parts"
 
 

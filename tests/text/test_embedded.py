@@ -274,12 +274,12 @@ def test_the_seed_draws_train_and_leaves_dev(node: Node) -> None:
     assert first.train == again.train
     assert first.digests == again.digests
     assert [e.text for e in first.train] != [e.text for e in other.train]
-    assert (first.fit, first.test) == (other.fit, other.test)
+    assert first.dev == other.dev
     assert first.digests["dev"] == other.digests["dev"]
     assert first.digests["train"] != other.digests["train"]
     assert other.truth is not None
     assert first.truth is not None
-    text = first.test[0].text
+    text = first.dev[0].text
     assert first.truth.log_prob(text) == other.truth.log_prob(text)
 
 
@@ -287,7 +287,7 @@ def test_train_and_dev_are_draws_of_their_own(node: Node) -> None:
     """Also where the seed of the training texts is that of the language."""
     config = node("embedded", train_size=50, dev_size=50, language_seed=0)
     task = embedded_task(config, seed=0)
-    dev = {e.id: e.text for e in (*task.fit, *task.test)}
+    dev = {e.id: e.text for e in task.dev}
     assert [e.text for e in task.train] != [dev[f"dev-{row}"] for row in range(50)]
 
 
@@ -306,10 +306,10 @@ def test_the_record_is_whole(node: Node) -> None:
     task = embedded_task(node("embedded", train_size=60, dev_size=41), seed=0)
     assert (task.name, task.labels, task.metrics) == ("embedded", LABELS, ("acc",))
     assert len(task.train) == 60
-    assert len(task.fit) + len(task.test) == 41
-    assert {e.id for e in (*task.fit, *task.test)} == {f"dev-{row}" for row in range(41)}
+    assert len(task.dev) == 41
+    assert {e.id for e in task.dev} == {f"dev-{row}" for row in range(41)}
     assert task.truth is not None
-    for e in (*task.train, *task.fit, *task.test):
+    for e in (*task.train, *task.dev):
         assert e.text_pair is None
         assert e.label in (0, 1)
         assert math.isfinite(task.truth.log_prob(e.text))

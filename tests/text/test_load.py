@@ -93,7 +93,7 @@ def test_fewer_than_two_dev_examples(rows: Any, own: Node, write: Write) -> None
 def test_two_dev_examples_are_enough(own: Node, write: Write) -> None:
     data = load_task(own(dev=str(write("two.csv", csv_of([("x", "a"), ("y", "b")])))), 0)
     assert (len(data.fit), len(data.test)) == (1, 1)
-    assert any(note.startswith("dev's fit half has no example of:") for note in data.notes)
+    assert any(note.startswith("the fit half has no example of:") for note in data.notes)
 
 
 def test_texts_of_dev_that_stand_in_train_are_counted(own: Node, write: Write) -> None:
@@ -102,8 +102,31 @@ def test_texts_of_dev_that_stand_in_train_are_counted(own: Node, write: Write) -
     assert "dev: 2 of 4 texts also stand in train." in load_task(own(dev=dev), 0).notes
     dev = str(write("twice.csv", csv_of([rows[2], rows[0], rows[1], rows[3]])))
     notes = load_task(own(dev=dev, split="file_halves"), 0).notes
-    assert any("1 text(s) stand in both halves" in note for note in notes)
-    assert not any("both halves" in note for note in load_task(own(dev=dev), 0).notes)
+    assert any("1 text(s) of the first half also stand in the second" in note for note in notes)
+    assert not any("first half" in note for note in load_task(own(dev=dev), 0).notes)
+
+
+def test_a_part_of_train_calibrates_and_all_of_dev_is_reported(own: Node) -> None:
+    data = load_task(own(split="train_holdout", holdout_fraction=0.4), 0)
+    plain = load_task(own(), 0)
+    assert len(data.test) == 11 and data.folds is None
+    assert sorted(data.train + data.fit) == sorted(plain.train) and data.fit
+    assert any("all of dev is reported" in note for note in data.notes)
+    assert data.digests == plain.digests  # of what was read, however it is cut
+    limited = load_task(own(split="train_holdout", holdout_fraction=0.4, limit_train=20), 0)
+    assert len(limited.train) + len(limited.fit) == 20 and limited.fit
+
+
+def test_crossfitting_reports_all_of_dev_in_folds(own: Node) -> None:
+    data = load_task(own(split="crossfit", folds=3), 0)
+    assert data.fit == data.test and len(data.test) == 11
+    assert data.folds is not None and {*data.folds} == {0, 1, 2}
+    assert any("each of 3 folds after a calibrator fitted on the other" in n for n in data.notes)
+
+
+def test_a_run_of_before_these_settings_is_read(own: Node) -> None:
+    old = {k: v for k, v in own().items() if k not in ("holdout_fraction", "folds")}
+    assert load_task(old, 0) == load_task(own(), 0)
 
 
 def test_a_class_without_training_examples_is_said(own: Node) -> None:

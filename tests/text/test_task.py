@@ -34,6 +34,10 @@ def test_no_example_may_be_in_two_parts() -> None:
     assert build().truth is None
     with pytest.raises(AssertionError, match="two parts"):
         build(test=(FINE,))
+    assert build(test=(FINE,), folds=(0,)).folds == (0,)  # crossfitted: one part for both uses
+    for folds in ((0, 1), ()):
+        with pytest.raises(AssertionError, match="folds of what"):
+            build(test=(FINE,), folds=folds)
 
 
 @pytest.mark.parametrize("metrics", [("mcc", "acc"), ("acc", "bleu")])

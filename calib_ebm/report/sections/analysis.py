@@ -91,7 +91,7 @@ def associations(told: Told) -> dict[str, tuple[Tensor, Tensor]]:
 def section(run: RunFolder) -> Section | None:
     """Of one run; None where there is no energy."""
     told = told_by(run.predictions.of("test"))
-    if told is None:
+    if told is None or not run.predictions.labelled:
         return None
     facts = []
     for name, (x_N, y_N) in associations(told).items():

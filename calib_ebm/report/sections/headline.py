@@ -19,7 +19,9 @@ def kicker(run: RunFolder) -> str:
     """Task, energy, noise and seed, in a line."""
     record = run.run
     plain = record.energy == "none"
-    energy = "no energy (plain fine-tuning)" if plain else f"{record.energy} energy"
+    energy = "no energy (plain fine-tuning)" if plain else f"{record.energy} energy".strip()
+    if not record.energy:  # a table from elsewhere, an ensemble of several kinds
+        energy = ""
     noise = "" if plain or not record.noise else f"{record.noise} noise"
     parts = (f"task {record.task}", energy, noise, f"seed {record.seed}")
     return " · ".join(part for part in parts if part)

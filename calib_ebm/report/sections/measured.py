@@ -28,13 +28,7 @@ def _blocks(run: RunFolder) -> tuple[Block, ...]:
         "error. Floor: what a perfectly calibrated model with the same probabilities shows on as "
         "many texts; p: how often it shows as much as was measured."
     )
-    calibrator = run.run.calibrator
-    done = f"after {calibrator.words}" if calibrator.name != "none" else "as it is, for comparison"
-    halves = (
-        f"Held-out texts are cut in two: the calibrator was fitted on {count(fit, 'text')}, and "
-        f"everything reported here is from the other {count(test, 'text')}. "
-        f"Calibrated: {done}."
-    )
+    halves = _how_it_was_cut(run, fit, test)
     table = Table(caption, ("Metric", *COLUMNS.values()), written, narrow="fold")
     return (Paragraph(halves), table, *_further(run.metrics))
 
@@ -52,6 +46,32 @@ def _further(metrics: Mapping[str, float]) -> tuple[Block, ...]:
     )
     written = tuple(_row(row, metrics) for row in rows)
     return (Table(caption, ("Metric", *COLUMNS.values()), written, narrow="fold"),)
+
+
+def _how_it_was_cut(run: RunFolder, fit: int, test: int) -> str:
+    """What was fitted on which texts, and what is reported."""
+    calibrator = run.run.calibrator
+    done = f"after {calibrator.words}" if calibrator.name != "none" else "as it is, for comparison"
+    fitted = f"Calibrated: {done}."
+    unlabelled = ""
+    if not run.predictions.labelled:
+        unlabelled = (
+            " These texts have no labels: whether a prediction is right, and so every calibration "
+            "error, cannot be said; only figures that need no labels are shown."
+        )
+    if run.predictions.folds_N is not None:
+        folds = len({*run.predictions.folds_N.tolist()})
+        return (
+            f"All {count(test, 'held-out text')} are reported, each of {folds} folds after a "
+            f"calibrator fitted on the other folds. {fitted}"
+        )
+    if not fit:
+        reported = f"Everything reported here is from {count(test, 'text')}"
+        return f"{reported}; nothing was fitted on held-out texts.{unlabelled}"
+    return (
+        f"The calibrator was fitted on {count(fit, 'text')}, and everything reported here is from "
+        f"{count(test, 'other text')}. {fitted}{unlabelled}"
+    )
 
 
 def _row(row: MetricRow, metrics: Mapping[str, float]) -> tuple[Cell, ...]:

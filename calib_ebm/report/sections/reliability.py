@@ -8,6 +8,7 @@ import torch
 from calib_ebm.calibration.errors import reliability_bins
 from calib_ebm.report import diagrams
 from calib_ebm.report.blocks import Absent, Panel, Panels, Paragraph, Section
+from calib_ebm.report.calibrated import calibrated_probs
 from calib_ebm.report.columns import to_floats
 from calib_ebm.report.files import Predictions, RunFolder
 from calib_ebm.report.numbers import StoredEstimate, percent
@@ -27,9 +28,11 @@ def section(run: RunFolder) -> Section:
     test = run.predictions.of("test")
     if not test.ids:
         return Section("reliability", TITLE, (Absent("This run has no test predictions."),))
+    if not run.predictions.labelled:
+        why = "These texts have no labels, so nobody knows how often the classifier is right."
+        return Section("reliability", TITLE, (Absent(why),))
     after = f"After {run.run.calibrator.words}"
-    logits_NC = torch.from_numpy(test.logits_NC)
-    calibrated_NC = run.run.calibrator.probabilities(logits_NC)
+    calibrated_NC = calibrated_probs(run)
     panels = (
         _panel(run, test, test.probs_NC(), "test", "before", "As trained"),
         _panel(run, test, calibrated_NC, "test_calibrated", "after", after),

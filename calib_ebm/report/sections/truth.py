@@ -7,6 +7,7 @@ import torch
 
 from calib_ebm.report import diagrams
 from calib_ebm.report.blocks import Panel, Panels, Paragraph, Section
+from calib_ebm.report.calibrated import calibrated_probs
 from calib_ebm.report.columns import Floats
 from calib_ebm.report.files import Energies, Predictions, RunFolder, Truth
 from calib_ebm.report.numbers import MINUS, count, decimals
@@ -33,11 +34,10 @@ def _probability_panels(run: RunFolder) -> tuple[Panel, ...]:
     test = run.predictions.of("test")
     if not test.ids:
         return ()
-    calibrator = run.run.calibrator
     panels = []
     for slug, title, probs_NC in (
         ("before", "as trained", test.probs_NC()),
-        ("after", "calibrated", calibrator.probabilities(torch.from_numpy(test.logits_NC))),
+        ("after", "calibrated", calibrated_probs(run)),
     ):
         confidence, exact = confidence_and_truth(test, run.truth, probs_NC)
         if not len(exact):

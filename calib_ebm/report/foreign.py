@@ -1,0 +1,378 @@
+"""A table of predictions from anywhere: csv, tsv, JSON lines or Parquet, whatever its columns.
+
+A run's own predictions.parquet is read by its contract. Any other table has a row per text and
+
+    logits    columns, or one column of lists: outputs before the softmax; or in their place
+    probs     probabilities of the classes, or one column alone: that of the second of two classes
+    label     the class by its number from 0 or its name; without it the set has no labels
+    id, split, energy     where there are such columns
+
+Probabilities become logits by their logarithm, of which the softmax is the probability again. One
+below `SMALLEST` is read as `SMALLEST`, for the logarithm of zero is no number: a calibrator then
+sees a logit of -27.6.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from os.path import commonprefix
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pyarrow import csv, json, parquet
+
+from calib_ebm.calibration.checks import check_logits, check_probabilities
+from calib_ebm.errors import InputError
+from calib_ebm.report.columns import Floats
+from calib_ebm.report.predictions import SPLITS, Predictions, read_table
+
+SMALLEST = 1e-12
+"""The smallest probability that is told from zero."""
+ENDINGS = (".parquet", ".pq", ".csv", ".tsv", ".jsonl")
+
+
+@dataclass(frozen=True)
+class TableColumns:
+    """Which columns hold what. Empty, or None: those with the usual names.
+
+    Attributes:
+        probs: one column a class in the order of the classes, or one column of lists; patterns
+            such as `p_*` take what they match in the file's order.
+        logits: the same for logits.
+        id: of names; without one rows are numbered.
+        label: of labels.
+        split: of the words fit and test.
+        energy: of energies.
+    """
+
+    probs: tuple[str, ...] = ()
+    logits: tuple[str, ...] = ()
+    id: str | None = None
+    label: str | None = None
+    split: str | None = None
+    energy: str | None = None
+
+
+@dataclass(frozen=True)
+class ForeignTable:
+    """A table that was read, and what was understood.
+
+    Attributes:
+        labels: the classes' names.
+        is_cut: whether the table says itself which rows calibrators are fitted on.
+        notes: sentences for the person.
+    """
+
+    table: Predictions
+    labels: tuple[str, ...]
+    is_cut: bool
+    notes: tuple[str, ...]
+
+
+def read_foreign(path: Path, columns: TableColumns, labels: Sequence[str]) -> ForeignTable:
+    """Read a table.
+
+    Args:
+        path: its ending says what it is.
+        columns: which columns hold what.
+        labels: the classes' names in order; empty: taken from the columns.
+
+    Raises:
+        InputError: for a file or a column that is not there, probabilities that are none, logits
+            given for them, labels outside the classes, ids that occur twice, gaps.
+    """
+    read = _Reader(path, _load(path))
+    if read.is_ours() and columns == TableColumns():
+        table = read_table(path)
+        names = _names(labels, table.logits_NC.shape[1], [], path)
+        return ForeignTable(table, names, True, ())
+    logits_NC, chosen, notes = _logits(read, columns)
+    names = _names(labels, logits_NC.shape[1], chosen, path)
+    labels_N, absent = _labels(read, columns.label, names)
+    ids = read.strings(columns.id, "id") or [f"row-{row}" for row in range(read.rows)]
+    _refuse_twice(ids, path)
+    splits = read.strings(columns.split, "split")
+    if splits is not None and set(splits) - set(SPLITS):
+        odd = next(split for split in splits if split not in SPLITS)
+        raise read.wrong(splits.index(odd), f"is of split {odd!r}", " or ".join(SPLITS))
+    table = Predictions(
+        ids=tuple(ids),
+        splits=tuple(splits or ["test"] * read.rows),
+        labels_N=labels_N,
+        logits_NC=logits_NC,
+        energy_N=read.numbers(columns.energy, "energy"),
+    )
+    table.check(path)
+    return ForeignTable(table, names, splits is not None, (*notes, *absent))
+
+
+# ------------------------------------------------------------------------------------- the file
+
+
+def _load(path: Path) -> pa.Table:
+    """The file as columns.
+
+    Raises:
+        InputError: when it is not there, is of no known kind, is empty or broken.
+    """
+    ending = path.suffix.lower()
+    if not path.is_file() or ending not in ENDINGS:
+        what = "is of no kind that is known" if path.is_file() else "is not there"
+        raise InputError(
+            f"table={path} {what}.",
+            f"a run folder, or a file: {', '.join(ENDINGS)}",
+            f"Correct the path (it is taken from the folder {Path.cwd()}).",
+        )
+    tab = csv.ParseOptions(delimiter="\t" if ending == ".tsv" else ",")
+    try:
+        if ending in (".csv", ".tsv"):
+            table = csv.read_csv(path, parse_options=tab)
+        elif ending == ".jsonl":
+            table = json.read_json(path)
+        else:
+            table = parquet.read_table(path)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} cannot be read ({(str(error).splitlines() or [''])[0]}).",
+            "a table with a header, in UTF-8",
+            "Check the file.",
+        ) from error
+    if not table.num_rows:
+        raise InputError(f"{path} has no rows.", "a row for each text", "Check the file.")
+    if len(set(table.column_names)) != len(table.column_names):
+        twice = next(n for n in table.column_names if table.column_names.count(n) > 1)
+        raise InputError(
+            f"{path} has the column {twice!r} twice.", "names of their own", "Rename one of them."
+        )
+    return table
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Columns of a table, with errors that say where they are."""
+
+    path: Path
+    table: pa.Table
+
+    @property
+    def rows(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def names(self) -> list[str]:
+        return [str(name) for name in self.table.column_names]
+
+    def is_ours(self) -> bool:
+        """Whether the columns are those of predictions.parquet."""
+        return {"id", "split", "label", "logits"} <= {*self.names} and pa.types.is_list(
+            self.table.schema.field("logits").type
+        )
+
+    def wrong(self, row: int, what: str, allowed: str) -> InputError:
+        return InputError(
+            f"{self.path}: row {row + 1} {what}.", allowed, "Correct the row, or take it out."
+        )
+
+    def column(self, given: str | None, usual: str) -> list[Any] | None:
+        """The column that was asked for, else the one of the usual name, else None."""
+        if given is not None and given not in self.names:
+            raise InputError(
+                f"{self.path} has no column {given!r} ({usual}=).",
+                f"one of its columns: {', '.join(self.names)}",
+                f"Set {usual}= to the right one.",
+            )
+        name = given or usual
+        return list(self.table.column(name).to_pylist()) if name in self.names else None
+
+    def strings(self, given: str | None, usual: str) -> list[str] | None:
+        values = self.column(given, usual)
+        if values is None:
+            return None
+        for row, value in enumerate(values):
+            if value is None or str(value) == "":
+                raise self.wrong(row, f"has no {usual}", f"a {usual} in every row")
+        return [str(value) for value in values]
+
+    def numbers(self, given: str | None, usual: str) -> Floats | None:
+        values = self.column(given, usual)
+        if values is None or all(value is None for value in values):
+            return None
+        return self.floats(values, given or usual)
+
+    def floats(self, values: Sequence[Any], name: str) -> Floats:
+        for row, value in enumerate(values):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or math.isnan(value):
+                shown = "nothing" if value is None else repr(value)
+                raise self.wrong(row, f"has {shown} in {name!r}", "a number in every row")
+        return np.asarray(values, dtype=np.float64)
+
+    def matrix(self, chosen: Sequence[str]) -> Floats:
+        """Columns of numbers side by side, or one column of lists."""
+        if len(chosen) == 1 and pa.types.is_nested(self.table.schema.field(chosen[0]).type):
+            rows = self.table.column(chosen[0]).to_pylist()
+            widths = {len(row) if row is not None else 0 for row in rows}
+            if len(widths) != 1:
+                raise InputError(
+                    f"{self.path}: the lists in {chosen[0]!r} differ in length.",
+                    "as many numbers in every row as there are classes",
+                    "Correct the column.",
+                )
+            flat = [value for row in rows for value in row or ()]
+            width = widths.pop()
+            for place, value in enumerate(flat):
+                self.floats([value], f"{chosen[0]} of row {place // max(width, 1) + 1}")
+            return np.asarray(flat, dtype=np.float64).reshape(len(rows), width)
+        return np.stack([self.floats(self.column(n, n) or [], n) for n in chosen], axis=1)
+
+
+# -------------------------------------------------------------------------------- what they mean
+
+
+def _logits(read: _Reader, columns: TableColumns) -> tuple[Floats, list[str], tuple[str, ...]]:
+    """Logits, the columns they were made of, and what a reader should know of that.
+
+    Raises:
+        InputError: for columns that are not there, or hold what they should not.
+    """
+    if columns.logits and columns.probs:
+        raise InputError(
+            "Both logits= and probs= are given.", "one of them", "Leave one of them out."
+        )
+    for kind, given in (("logits", columns.logits), ("probs", columns.probs)):
+        other = columns.probs if kind == "logits" else columns.logits
+        chosen = _chosen(read, kind, given) if given or not other else []
+        if chosen:
+            values_NC = read.matrix(chosen)
+            if kind == "probs":
+                return _from_probabilities(read, values_NC, chosen)
+            check_logits(torch.from_numpy(values_NC))
+            return values_NC, chosen, ()
+    raise InputError(
+        f"{read.path} has no columns that are known to hold logits or probabilities.",
+        f"of its columns ({', '.join(read.names)}) those that begin with prob or logit, or those "
+        "that are named",
+        "Name them in the order of the classes: probs='p_negative,p_positive' (or logits=).",
+    )
+
+
+def _chosen(read: _Reader, kind: str, given: Sequence[str]) -> list[str]:
+    """The columns asked for, or those whose names begin as the kind's usual ones."""
+    if not given:
+        if kind in read.names:
+            return [kind]
+        return [name for name in read.names if name.lower().startswith(kind.removesuffix("s"))]
+    chosen = []
+    for pattern in given:
+        found = [name for name in read.names if name == pattern]
+        found = found or [name for name in read.names if fnmatchcase(name, pattern)]
+        if not found:
+            raise InputError(
+                f"{read.path} has no column {pattern!r} ({kind}=).",
+                f"its columns: {', '.join(read.names)}",
+                f"Set {kind}= to the right ones, in the order of the classes.",
+            )
+        chosen += found
+    return chosen
+
+
+def _from_probabilities(
+    read: _Reader, values_NC: Floats, chosen: list[str]
+) -> tuple[Floats, list[str], tuple[str, ...]]:
+    notes = []
+    if values_NC.shape[1] == 1:
+        values_NC = np.concatenate([1 - values_NC, values_NC], axis=1)
+        notes.append(f"{chosen[0]} was read as the probability of the second of two classes.")
+        chosen = []
+    try:
+        check_probabilities(torch.from_numpy(values_NC))
+    except InputError as error:
+        raise InputError(
+            f"{read.path} (rows counted from 0): {error.given}",
+            error.allowed,
+            "If these are logits, name them so: logits=" + ",".join(chosen) + ".",
+        ) from error
+    tiny = int((values_NC < SMALLEST).sum())
+    if tiny:
+        notes.append(f"{tiny} probabilities below {SMALLEST:g} were read as {SMALLEST:g}.")
+    return np.log(np.maximum(values_NC, SMALLEST)), chosen, tuple(notes)
+
+
+def _names(
+    given: Sequence[str], classes: int, chosen: Sequence[str], path: Path
+) -> tuple[str, ...]:
+    """The classes' names: as given, else what differs in the columns' names, else numbers."""
+    if given:
+        if len(given) != classes or len(set(given)) != classes:
+            raise InputError(
+                f"labels names {', '.join(given)}, and {path} has {classes} classes.",
+                "one name for each class, in their order",
+                "Correct labels=, or the columns.",
+            )
+        return tuple(given)
+    if len(chosen) == classes:
+        shared = commonprefix(list(chosen))  # noqa: RUF071  (of names, not of paths)
+        names = [name.removeprefix(shared) for name in chosen]
+        if all(names):
+            return tuple(names)
+    return tuple(str(number) for number in range(classes))
+
+
+def _labels(
+    read: _Reader, given: str | None, names: tuple[str, ...]
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], tuple[str, ...]]:
+    """Class indices, -1 throughout where there are no labels, and a note on that.
+
+    Raises:
+        InputError: for labels outside the classes, some labels missing, or names that could as
+            well be numbers.
+    """
+    values = read.column(given, "label")
+    written = ["" if value is None else _written(value) for value in values or ()]
+    if values is None or {*written} <= {"", "-1"}:
+        none = "no column 'label'" if values is None else "no labels"
+        note = f"{read.path} has {none}: only figures that need none are computed."
+        return np.full(read.rows, -1, dtype=np.int64), (note,)
+    numbers = tuple(str(number) for number in range(len(names)))
+    by_name, by_number = {*written} <= {*names}, {*written} <= {*numbers}
+    if by_name and by_number and names != numbers:
+        raise InputError(
+            f"{read.path}: the labels {', '.join(sorted({*written}))} are names of classes "
+            f"({', '.join(names)}) and could be their numbers from 0 as well.",
+            "labels that can be read in one way only",
+            "Say what the classes are called: labels=...",
+        )
+    known = names if not by_number and {*written} & {*names} else numbers
+    for row, label in enumerate(written):
+        if label not in known:
+            shown = repr(label) if label else "missing"
+            allowed = f"0 to {len(names) - 1}, or {', '.join(names)}"
+            raise read.wrong(row, f"has a label that is {shown}", allowed)
+    return np.asarray([known.index(label) for label in written], dtype=np.int64), ()
+
+
+def _written(value: Any) -> str:
+    """A label in one spelling: 1, 1.0 and "1" are the same."""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:g}"
+    return str(value).strip()
+
+
+def _refuse_twice(ids: Sequence[str], path: Path) -> None:
+    seen: set[str] = set()
+    for row, one in enumerate(ids):
+        if one in seen:
+            raise InputError(
+                f"{path}: row {row + 1} has the id {one!r}, which an earlier row has.",
+                "an id of its own for every row",
+                "Make the ids unique, or name another column with id=.",
+            )
+        seen.add(one)
