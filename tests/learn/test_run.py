@@ -58,6 +58,8 @@ def test_a_run_leaves_the_contract(settings: Settings, energy: str) -> None:
         "model",
         "report.html",
         "truth.parquet",
+        "texts.parquet",
+        ".lock",
     }
     if energy != "none":
         expected |= {"energies.parquet", "noise_samples.jsonl"}
