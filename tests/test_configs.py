@@ -98,7 +98,7 @@ def test_each_loss_builds(name: str) -> None:
 
 @pytest.mark.parametrize("name", of("loss"))
 def test_each_loss_joins_each_energy_with_that_energy_s_weight(name: str) -> None:
-    for energy, weight, ramp in (("sharp_hidden", 2.0, 0.0), ("scalar", 3.0, 0.3)):
+    for energy, weight, ramp in (("sharp_hidden", 2.0, 0.1), ("scalar", 2.0, 0.3)):
         config = composed(f"loss={name}", f"energy={energy}")
         built = build_loss(config["loss"], 2)
         assert config["energy"]["name"] == energy
