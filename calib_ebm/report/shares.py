@@ -5,9 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from calib_ebm.report.columns import Floats
+from calib_ebm.report.numbers import StoredEstimate
 
 NORMAL = 1.959964
 """Quantile of a standard normal, two-sided at 95%."""
+
+
+def share_text(hits: int, many: int) -> str:
+    """A share with Wilson's interval.
+
+    >>> share_text(3, 10)
+    '30.0% [10.8, 60.3]'
+    """
+    share = np.asarray([hits / many if many else 0.0])
+    low, high = wilson(share, np.asarray([float(many)]))
+    return StoredEstimate(float(share[0]), float(low[0]), float(high[0])).text("%")
 
 
 def wilson(share_M: Floats, count_M: Floats) -> tuple[Floats, Floats]:

@@ -17,6 +17,7 @@ from calib_ebm.report.lines import Line
 from calib_ebm.report.numbers import count, percent
 from calib_ebm.report.sections.reliability import HOW_TO_READ, bins_of_probs
 from calib_ebm.report.sections.training import logged
+from calib_ebm.report.shares import share_text
 
 MOST_METHODS = 8
 """Of one task with diagrams of their own; the tables have them all."""
@@ -50,10 +51,7 @@ def _reliability(member: Member, stage: str, slug: str) -> Panel:
     bins = bins_of_probs(member.probs[stage], labels_N)
     title = f"{member.label}, {STAGES[stage]}"
     ece = as_figure(mean_of({member.seed: member}, f"{stage}/cal/ece"), f"{stage}/cal/ece")
-    said = "" if ece is None else f"Top-label ECE {ece.text} {ece.interval}. "
-    right = float((bins.count_M * bins.frequency_M).sum() / bins.count_M.sum())
-    sure = float((bins.count_M * bins.confidence_M).sum() / bins.count_M.sum())
-    caption = f"{said}Mean confidence {percent(sure)}, right {percent(right)}."
+    caption = "" if ece is None else f"Top-label ECE {ece.text} {ece.interval}."
     drawing = diagrams.reliability(
         bins, f"reliability-{slug}-{_short(stage)}", f"Reliability diagram, {title}. {caption}"
     )
@@ -164,8 +162,8 @@ def _training_panel(task: TaskRuns, slug: str) -> Panel | None:
     if not drawn:
         return None
     course = "; ".join(
-        f"{line.name}: {percent(float(line.y[0]))} at step {line.x[0]:.0f}, "
-        f"{percent(float(line.y[-1]))} at step {line.x[-1]:.0f}"
+        f"{line.name}: {_at(line, 0)} at step {line.x[0]:.0f}, "
+        f"{_at(line, -1)} at step {line.x[-1]:.0f}"
         for line in drawn
     )
     caption = f"{_about_bands(task)} {course}."
@@ -177,6 +175,15 @@ def _training_panel(task: TaskRuns, slug: str) -> Panel | None:
         percent=(False, True),
     )
     return Panel(task.task, drawing, caption)
+
+
+def _at(line: Line, place: int) -> str:
+    """A value of a line, and the range of the seeds there."""
+    value = percent(float(line.y[place]))
+    if line.low is None or line.high is None:
+        return value
+    low, high = percent(float(line.low[place])), percent(float(line.high[place]))
+    return f"{value} ({low.removesuffix('%')} to {high.removesuffix('%')})"
 
 
 def _course(run: Member) -> dict[float, float]:
@@ -251,7 +258,7 @@ def _pair_panel(task: TaskRuns, method: str, slug: str) -> Panel:
     less = sum(int((y < x).sum()) for x, y in sides.values())
     caption = (
         f"{a.label} across, {b.label} up. {count(task.texts, 'text')}; the other run is less sure "
-        f"of {percent(less / task.texts)} of them."
+        f"of {share_text(less, task.texts)} of them."
     )
     low = 1 / a.probs[BEFORE].shape[1]
     drawing = lines.scatter(

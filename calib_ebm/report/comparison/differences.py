@@ -23,7 +23,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calib_ebm.calibration.intervals import LEVEL, NORMAL_QUANTILE, student_quantile
+from calib_ebm.calibration.intervals import (
+    LEVEL,
+    NORMAL_QUANTILE,
+    student_central,
+    student_quantile,
+)
 from calib_ebm.errors import InputError
 from calib_ebm.report.columns import Floats
 from calib_ebm.report.comparison.members import Member, require_same_texts
@@ -44,6 +49,8 @@ class Combined:
     """Standard deviation over seeds; None of one seed."""
     share_of_seeds: float
     """Of the variance: what no further text can take away."""
+    p_value: float | None = None
+    """Two-sided, of a true value of zero; None of what is known by its ends only."""
 
     @property
     def sure(self) -> bool:
@@ -77,8 +84,11 @@ def combine(values: Sequence[float], resampled: Sequence[Floats]) -> Combined:
     value = float(np.mean(values))
     mean_R = np.mean(np.stack(resampled), axis=0)
     if seeds == 1:
-        ends = value + np.quantile(mean_R - mean_R.mean(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return Combined(value, float(ends[0]), float(ends[1]), 1, None, 0.0)
+        centred_R = mean_R - mean_R.mean()
+        ends = value + np.quantile(centred_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        beyond = min(int((centred_R <= -value).sum()), int((centred_R >= -value).sum()))
+        chance = min(1.0, 2 * (1 + beyond) / (1 + len(centred_R)))
+        return Combined(value, float(ends[0]), float(ends[1]), 1, None, 0.0, chance)
     return _of_several(values, float(np.var(mean_R, ddof=1)))
 
 
@@ -107,7 +117,8 @@ def _of_several(values: Sequence[float], of_texts: float) -> Combined:
         degrees = max(1, min(MOST_DEGREES, math.floor(welch)))
     half = student_quantile(LEVEL, degrees) * error
     share = of_seeds / error**2 if error else 0.0
-    return Combined(value, value - half, value + half, seeds, spread, share)
+    chance = 1 - student_central(abs(value) / error, degrees) if error else float(value == 0)
+    return Combined(value, value - half, value + half, seeds, spread, share, chance)
 
 
 def mean_of(runs: Mapping[int, Member], figure: str) -> Combined | None:

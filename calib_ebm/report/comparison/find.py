@@ -104,6 +104,8 @@ def _usable(run: RunFolder) -> RunFolder:
         raise _not_usable(f"Its run has not finished (status {run.run.status or 'unknown'}).")
     if not run.predictions.of("test").ids:
         raise _not_usable("It has no predictions of the test half.")
+    if not run.predictions.labelled:
+        raise _not_usable("Its reported texts have no labels.")
     return run
 
 

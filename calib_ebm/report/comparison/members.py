@@ -13,7 +13,9 @@ from torch import Tensor
 
 from calib_ebm.calibration import errors
 from calib_ebm.calibration.calibrators import build_calibrator
-from calib_ebm.calibration.resample import Sums, bootstrap, count_sums, gap_sums, mean_sums
+from calib_ebm.calibration.crossfit import crossfit_probabilities
+from calib_ebm.calibration.estimates import LabelledSet, named_estimate
+from calib_ebm.calibration.resample import Sums, bootstrap, gap_sums
 from calib_ebm.errors import InputError
 from calib_ebm.report.columns import Floats
 from calib_ebm.report.comparison.find import LeftOut
@@ -28,6 +30,8 @@ from calib_ebm.report.files import Predictions, RunFolder
 BINS = 20
 STAGES = {"test": "as trained", "test_calibrated": "after calibration"}
 """Prefix in metrics.json, and how it is called."""
+FIGURES = ("cal/ece", "nll", "brier", "selective/aurc")
+"""Beside the task's own and, where the truth is known, cal/true."""
 AGREES = 1e-3
 """A run's ECE in metrics.json and from its predictions differ by less."""
 
@@ -145,13 +149,15 @@ def _member(run: RunFolder, name: str, flat: Flat) -> Member:
 
 def _calibrated(config: Mapping[str, Any], fit: Predictions, test: Predictions) -> Tensor:
     """The reported texts' probabilities after a calibrator that was fitted on others."""
-    if set(fit.ids) & set(test.ids):
-        # Crossfitted: both are all of dev, and no calibrator may see what is reported of it.
-        raise InputError(
-            "Its calibrators were crossfitted, and the comparison knows a fit half only.",
-            "runs with a fit half",
-            "Compare runs with task.split=hash_halves.",
+    if test.folds_N is not None:
+        # Fit and reported texts are the same: each fold by a calibrator that has not seen it.
+        crossfitted_NC = crossfit_probabilities(
+            lambda: build_calibrator(config),
+            torch.from_numpy(test.logits_NC),
+            torch.from_numpy(test.labels_N),
+            torch.from_numpy(test.folds_N),
         )
+        return crossfitted_NC.double()
     calibrator = build_calibrator(config)
     calibrator.fit(torch.from_numpy(fit.logits_NC), torch.from_numpy(fit.labels_N))
     return calibrator.probabilities(torch.from_numpy(test.logits_NC)).double()
@@ -257,30 +263,14 @@ def _sums(
     probs_NC: Tensor, labels_N: Tensor, metrics: Sequence[str], truth_NC: Tensor | None
 ) -> dict[str, tuple[float, Sums]]:
     """Each figure's value, and the same as sums over texts."""
-    n = len(probs_NC)
-    ece = errors.ece_top_label(probs_NC, labels_N, BINS)
-    named = {
-        "cls/acc": (
-            errors.accuracy(probs_NC, labels_N),
-            mean_sums(errors.correct_each(probs_NC, labels_N)),
-        ),
-        "cal/ece": (ece, gap_sums(errors.top_label_pairs(probs_NC, labels_N), n, BINS)),
-        "nll": (errors.nll(probs_NC, labels_N), mean_sums(errors.nll_each(probs_NC, labels_N))),
-        "brier": (
-            errors.brier(probs_NC, labels_N),
-            mean_sums(errors.brier_each(probs_NC, labels_N)),
-        ),
-    }
-    further = {
-        "mcc": (errors.mcc, errors.mcc_from_counts),
-        "f1": (errors.f1, errors.f1_from_counts),
-    }
-    for name, (pure, from_counts) in further.items():
-        if name in metrics:
-            sums = count_sums(probs_NC, labels_N, from_counts)
-            named[f"cls/{name}"] = (pure(probs_NC, labels_N), sums)
+    given = LabelledSet(probs_NC, labels_N, BINS)
+    named: dict[str, tuple[float, Sums]] = {}
+    for name in ("cls/acc", *(f"cls/{each}" for each in metrics), *FIGURES):
+        estimate = named_estimate(name)
+        value = estimate.value(probs_NC, labels_N, BINS)
+        named[name] = float(value), estimate.sums(given)
     if truth_NC is not None:
         pairs = errors.true_pairs(probs_NC, truth_NC)
         true = errors.true_calibration_error(probs_NC, truth_NC, BINS)
-        named["cal/true"] = (true, gap_sums(pairs, n, BINS))
-    return {name: (float(value), sums) for name, (value, sums) in named.items()}
+        named["cal/true"] = float(true), gap_sums(pairs, len(probs_NC), BINS)
+    return named

@@ -22,7 +22,7 @@ from calib_ebm.report.comparison.sheets import Amount, Entry, Figure, Sheet
 from calib_ebm.report.tables import METRICS, Metric
 
 BEFORE, AFTER = STAGES
-SHOWN = ("cls/acc", "cls/mcc", "cls/f1", "cal/ece", "nll", "brier", "cal/true")
+SHOWN = ("cls/acc", "cls/mcc", "cls/f1", "cal/ece", "nll", "brier", "cal/true", "selective/aurc")
 """Figures of the tables, without their stage."""
 UNCHANGED = ("cls/acc", "cls/mcc", "cls/f1")
 """What a calibrator that keeps the order of classes leaves as it is: shown once."""
@@ -34,6 +34,7 @@ BOUNDS = {
     "nll": (0.0, math.inf),
     "brier": (0.0, 2.0),
     "cal/true": (0.0, 1.0),
+    "selective/aurc": (0.0, 1.0),
 }
 """Between which a figure lies."""
 OVERVIEW = (
@@ -256,7 +257,7 @@ def differences_sheet(tasks: Sequence[TaskRuns]) -> Sheet | None:
                     rows.append(_difference_row(task, method, name, found))
     if not rows:
         return None
-    head = ("Method", "Task", "Figure", "Difference", "Seeds", "Sure", "Texts it would take")
+    head = ("Method", "Task", "Figure", "Difference", "Seeds", "Sure", "p", "Texts it would take")
     caption = (
         "Method less baseline on the same texts [95% interval]; shares in percentage points. "
         "Sure: the interval leaves out zero. Texts it would take: about as "
@@ -274,7 +275,7 @@ def _difference_row(task: TaskRuns, method: str, name: str, found: Combined) -> 
         takes = "more seeds" if needed is None else needed
     sure = "yes" if found.sure else "no"
     figure = as_figure(found, name, of_level=False)
-    return (method, task.task, title_of(name), figure, found.seeds, sure, takes)
+    return (method, task.task, title_of(name), figure, found.seeds, sure, found.p_value, takes)
 
 
 # ---------------------------------------------------------------------------- settings and cost

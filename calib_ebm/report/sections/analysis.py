@@ -27,7 +27,7 @@ from calib_ebm.report.columns import Floats
 from calib_ebm.report.diagrams import robust_limits
 from calib_ebm.report.files import Predictions, RunFolder
 from calib_ebm.report.numbers import StoredEstimate, count, decimals, percent
-from calib_ebm.report.shares import wilson
+from calib_ebm.report.shares import share_text, wilson
 from calib_ebm.report.texts import shortened
 
 TITLE = "What the energy tells"
@@ -115,7 +115,9 @@ def panels(told: Told, slug: str, name: str = "") -> tuple[Panel, ...]:
     }
     top = float(told.entropy_N.max()) if len(told.entropy_N) else 1.0
     about = f"{name}: " if name else ""
-    caption = f"{about}{count(len(right), 'text')}, of which {percent(float(right.mean()))} right."
+    caption = (
+        f"{about}{count(len(right), 'text')}, right: {share_text(int(right.sum()), len(right))}."
+    )
     scattered = lines.scatter(
         groups,
         f"entropy-{slug}",

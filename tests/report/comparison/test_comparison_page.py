@@ -89,7 +89,7 @@ def test_a_page_needs_nothing_but_itself_and_says_what_was_found(
         "2 methods on toy",
         "6 runs · 1 task · seeds 1, 2, 3 · baseline: plain fine-tuning",
         "is more than chance",
-        "3.0% at step 1, 9.0% at step 3",
+        "3.0% (3.0 to 3.0) at step 1, 9.0% (9.0 to 9.0) at step 3",
         "plain fine-tuning, seed 1, as trained",
         "some words dev-",
         "No folder was left out.",

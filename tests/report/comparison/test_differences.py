@@ -7,8 +7,10 @@ from statistics import stdev
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
+from calib_ebm.calibration.compare import paired_bootstrap, paired_over_seeds
 from calib_ebm.errors import InputError
 from calib_ebm.report.comparison.differences import (
     best_of,
@@ -115,6 +117,31 @@ def test_values_and_resamples_are_of_the_same_texts_for_all_runs(grid: list[Path
     assert ece is not None and ece.high < 0 and ece.sure
     alone = mean_of(plain, "test/cls/acc")
     assert alone is not None and alone.high - alone.low > 0.05
+
+
+@pytest.mark.parametrize("seeds", [(1,), (1, 2, 3)])
+@pytest.mark.parametrize("stage", ["test", "test_calibrated"])
+def test_differences_are_those_of_the_calibration_room(
+    grid: list[Path], seeds: tuple[int, ...], stage: str
+) -> None:
+    methods = methods_of(*grid)
+    hidden, plain = (
+        {seed: methods[name][seed] for seed in seeds} for name in ("hidden", "plain fine-tuning")
+    )
+    labels_N = torch.from_numpy(hidden[1].test.labels_N)
+    for name in ("cal/ece", "nll", "brier", "cls/acc", "selective/aurc"):
+        both = ([runs[seed].probs[stage] for seed in seeds] for runs in (hidden, plain))
+        if len(seeds) == 1:
+            ((a,), (b,)) = both
+            theirs = paired_bootstrap(a, b, labels_N, name, resamples=200)
+        else:
+            theirs = paired_over_seeds(*both, labels_N, name, resamples=200)
+        ours = difference(hidden, plain, f"{stage}/{name}")
+        assert ours is not None and ours.seeds == theirs.seeds
+        for mine, other in zip(
+            (ours.value, ours.low, ours.high, ours.p_value), theirs[:4], strict=True
+        ):
+            assert mine == pytest.approx(other, abs=1e-9), name
 
 
 def test_only_seeds_that_both_have_are_paired(grid: list[Path]) -> None:

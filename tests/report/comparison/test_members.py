@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from calib_ebm.calibration.temperature import Temperature
 from calib_ebm.report.comparison.find import read_all
 from calib_ebm.report.comparison.members import gather, in_order_of, resample
 from calib_ebm.report.files import read_predictions, read_run, write_metrics, write_predictions
@@ -109,3 +111,36 @@ def test_what_stands_for_a_method_has_a_seed_that_all_have(run_folder: Folder) -
     folders = [run_folder(seed=s) for s in (1, 2)] + [run_folder(energy="hidden", seed=2)]
     tasks, _ = gather(read_all(tuple(folders)).runs, None)
     assert {tasks[0].one_of(method).seed for method in tasks[0].methods} == {2}
+
+
+def test_a_crossfitted_run_is_calibrated_fold_by_fold(run_folder: Folder) -> None:
+    folder = run_folder(sharp=3.0)
+    table = read_predictions(folder)
+    folds = [index % 4 for index in range(len(table.ids))]
+    splits = ["test"] * len(folds)
+    columns = (table.labels_N, table.logits_NC, None)
+    write_predictions(folder, table.ids, splits, *columns, folds=folds)
+    write_metrics(folder, {})
+    tasks, left_out = gather(read_all((folder,)).runs, None)
+    assert left_out == ()
+    found_NC = tasks[0].first.probs["test_calibrated"]
+    logits_NC, labels_N = torch.from_numpy(table.logits_NC), torch.from_numpy(table.labels_N)
+    of_fold_N = torch.tensor(folds)
+    for fold in range(4):
+        mine_N = of_fold_N == fold
+        others = Temperature().fit(logits_NC[~mine_N], labels_N[~mine_N])
+        own = Temperature().fit(logits_NC[mine_N], labels_N[mine_N])
+        torch.testing.assert_close(found_NC[mine_N], others.probabilities(logits_NC[mine_N]))
+        assert not torch.allclose(found_NC[mine_N], own.probabilities(logits_NC[mine_N]))
+
+
+def test_a_run_without_labels_is_left_out(run_folder: Folder) -> None:
+    folder = run_folder()
+    table = read_predictions(folder)
+    labels = [
+        label if split == "fit" else -1
+        for label, split in zip(table.labels_N, table.splits, strict=True)
+    ]
+    write_predictions(folder, table.ids, table.splits, labels, table.logits_NC, None)
+    found = read_all((folder,))
+    assert found.runs == () and "no labels" in found.left_out[0].why

@@ -127,8 +127,9 @@ def test_each_difference_says_whether_it_is_sure_and_what_it_would_take(
     ece, accuracy = rows["ECE, top-label, as trained"], rows["Accuracy"]
     figure = ece[3]
     assert isinstance(figure, Figure) and figure.high < 0
-    assert ece[4:6] == (3, "yes") and isinstance(ece[6], int) and ece[6] < tasks[0].texts
-    assert accuracy[5:] == ("no", "no difference")
+    assert ece[4:6] == (3, "yes") and isinstance(ece[7], int) and ece[7] < tasks[0].texts
+    assert isinstance(ece[6], float) and ece[6] < 0.05
+    assert accuracy[5:] == ("no", 1.0, "no difference")
 
 
 def test_without_a_baseline_there_are_no_differences(run_folder: Folder) -> None:
