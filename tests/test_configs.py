@@ -98,11 +98,12 @@ def test_each_loss_builds(name: str) -> None:
 
 @pytest.mark.parametrize("name", of("loss"))
 def test_each_loss_joins_each_energy_with_that_energy_s_weight(name: str) -> None:
-    for energy, weight, ramp in (("sharp_hidden", 2.0, 0.1), ("scalar", 2.0, 0.3)):
+    for energy in ("sharp_hidden", "scalar"):
         config = composed(f"loss={name}", f"energy={energy}")
-        built = build_loss(config["loss"], 2)
+        built, recipe = build_loss(config["loss"], 2), config["task"]["recipe"]
         assert config["energy"]["name"] == energy
-        assert (built.nce_weight, built.ramp) == (weight, ramp)
+        assert built.nce_weight == recipe.get("nce_weight", {}).get(energy, 1.0)
+        assert built.ramp == recipe.get("nce_ramp", {}).get(energy, 0.0)
 
 
 @pytest.mark.parametrize("name", of("trainer"))
