@@ -6,12 +6,12 @@ without a model.
 
     python -m calib_ebm.evaluate run=runs/... calibrator=none
     python -m calib_ebm.evaluate run=runs/... data=reviews.csv text=review
-    python -m calib_ebm.evaluate run=runs/... corrupt=tokens:0.1,tokens:0.2,typos:0.1,truncate:0.5
+    python -m calib_ebm.evaluate run=runs/... corrupt=tokens:0.1,typos:0.1
     python -m calib_ebm.evaluate run=runs/... ood=cola:GLUE/CoLA
     python -m calib_ebm.evaluate run='runs/a,runs/b,runs/c'
     python -m calib_ebm.evaluate run=runs/... mc_dropout=20
     python -m calib_ebm.evaluate table=runs/... calibrator=none
-    python -m calib_ebm.evaluate table=scored.csv probs='p_bad,p_good' label=truth
+    python -m calib_ebm.evaluate table=mine.csv probs=p_bad,p_good label=truth
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def stress_tables(rows: Sequence[StressRow]) -> tuple[Table, ...]:
             continue
         apart = any(row.difference is not None for row in chosen)
         table = Table(title=Text(title), box=SIMPLE_HEAD, pad_edge=False, title_justify="left")
-        for head in ("Set", "Texts", "value [95% interval]", "less clean")[: 3 + apart]:
+        for head in ("Set", "Texts", "value [95% interval]", "minus clean")[: 3 + apart]:
             table.add_column(head, justify="left" if head == "Set" else "right")
         for row in chosen:
             value = StoredEstimate(row.value, row.low, row.high).text(unit)

@@ -89,7 +89,7 @@ def test_one_command_measures_all_sets_against_the_clean_one(
     corrupt = "corrupt=tokens:0.5,typos:0.5,truncate:0.5"
     done = terminal.type("evaluate", *words, corrupt, f"ood={tmp_path / 'f*r.csv'}")
     assert (done.code, done.err) == (0, "")
-    assert max(map(len, done.out.splitlines()[:-1])) <= 79 and "less clean" in done.out
+    assert max(map(len, done.out.splitlines()[:-1])) <= 79 and "minus clean" in done.out
     home = done.last_path
     assert home == run / "evaluations"
     rows = read_stress(home)

@@ -13,6 +13,7 @@ import yaml
 from calib_ebm.report.files import read_run
 
 CONTRACT = {
+    ".lock",
     "config.yaml",
     "run.json",
     "metrics.json",
@@ -21,6 +22,7 @@ CONTRACT = {
     "energies.parquet",
     "noise_samples.jsonl",
     "truth.parquet",
+    "texts.parquet",
     "model",
     "report.html",
 }
