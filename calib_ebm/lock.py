@@ -21,7 +21,8 @@ def only_one(folder: Path, say: Callable[[str], None], inside: bool = False) -> 
     """
     lock = folder / ".lock" if inside else folder.with_name(folder.name + ".lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
+    # Not "w", which would make a finished run look changed.
+    with lock.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
