@@ -117,7 +117,7 @@ def entropy_each(probs_NC: Tensor) -> Tensor:
     >>> entropy_each(torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
     tensor([0.6931, 0.0000])
     """
-    return -torch.special.xlogy(probs_NC, probs_NC).sum(dim=1)
+    return torch.special.entr(probs_NC).sum(dim=1)
 
 
 def flat(estimates: Mapping[str, Any], prefix: str) -> dict[str, float]:

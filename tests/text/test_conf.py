@@ -42,6 +42,7 @@ SMALL = {
     "noise_width",
     "noise_batch_size",
     "bank_epochs",
+    "length_groups",
     "nce_weight",
     "nce_ramp",
 }
