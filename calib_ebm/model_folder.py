@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from calib_ebm.calibration.calibrator import Calibrator
 from calib_ebm.calibration.calibrators import calibrator_from_state
 from calib_ebm.energy.fold import Head
-from calib_ebm.energy.heads import Energy, build_energy
+from calib_ebm.energy.heads import ENERGIES, Energy, build_energy
 from calib_ebm.errors import InputError
 
 FACTS = "calib_ebm.json"
@@ -61,6 +61,8 @@ def read_facts(path: Path) -> Facts:
             None if folded_into is None else str(folded_into),
             calibrator_from_state(_calibrator_state(plain)),
         )
+        if facts.energy not in {"none", *ENERGIES}:
+            raise ValueError(f"there is no energy {facts.energy!r}")
         # A calibrator of other classes is found out here, not at the first text.
         facts.calibrator.probabilities(torch.zeros(1, len(facts.labels)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

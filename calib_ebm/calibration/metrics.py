@@ -87,7 +87,7 @@ class _BinnedECE(_SummedMetric):
 
     def pairs(self, probs_BC: Tensor, labels_B: Tensor) -> Pairs:
         """What is binned against what."""
-        raise NotImplementedError
+        raise NotImplementedError  # an abstract method: each class below defines it
 
     def update(self, probs_BC: Tensor, labels_B: Tensor) -> None:
         """Add a batch of probabilities and labels."""
@@ -182,7 +182,7 @@ class _TextMean(_SummedMetric):
 
     def each(self, probs_BC: Tensor, labels_B: Tensor) -> Tensor:
         """The number of each text."""
-        raise NotImplementedError
+        raise NotImplementedError  # an abstract method: each class below defines it
 
     def update(self, probs_BC: Tensor, labels_B: Tensor) -> None:
         """Add a batch of probabilities and labels."""

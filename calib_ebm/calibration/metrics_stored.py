@@ -66,7 +66,7 @@ class _OfPredictions(_Stored):
 
     def figure(self, probs_NC: Tensor, labels_N: Tensor) -> Tensor:
         """The pure function."""
-        raise NotImplementedError
+        raise NotImplementedError  # an abstract method: each class below defines it
 
     def update(self, probs_BC: Tensor, labels_B: Tensor) -> None:
         """Add a batch of probabilities and labels."""
@@ -151,7 +151,7 @@ class _OfTwoKinds(_Stored):
 
     def figure(self, score_in_N: Tensor, score_out_M: Tensor) -> Tensor:
         """The pure function."""
-        raise NotImplementedError
+        raise NotImplementedError  # an abstract method: each class below defines it
 
     def update(self, score_B: Tensor, inside_B: Tensor) -> None:
         """Add a batch of scores (high means inside) and whether each text is from inside."""

@@ -172,16 +172,16 @@ class OneVersusRest:
         return 2
 
     def _fit_one(self, score_N: Tensor, outcome_N: Tensor) -> Curve:
-        raise NotImplementedError  # an abstract method, as those below
+        raise NotImplementedError  # an abstract method: each class below defines it
 
     def _plain(self, curve: Any) -> State:
-        raise NotImplementedError
+        raise NotImplementedError  # an abstract method: each class below defines it
 
     def _curve(self, plain: Mapping[str, object]) -> Curve:
-        raise NotImplementedError
+        raise NotImplementedError  # an abstract method: each class below defines it
 
     def _said(self, curves: list[Any]) -> str:
-        raise NotImplementedError
+        raise NotImplementedError  # an abstract method: each class below defines it
 
 
 class Platt(OneVersusRest):

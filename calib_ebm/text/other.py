@@ -34,7 +34,13 @@ def read_other_task(given: str, columns: Mapping[str, str | None]) -> Found:
         else:
             from calib_ebm.text.hub import read_hub
 
-            dev, notes = read_hub(task)["dev"]
+            try:
+                dev, notes = read_hub(task)["dev"]
+            except InputError as error:
+                # The advice for a run's own data, data_dir=, would be wrong here.
+                raise InputError(
+                    error.given, error.allowed, f"Name its folder: ood={name}:GLUE/{task.folder}."
+                ) from error
         # Ids of a run's own texts begin as those of every dev set do.
         return name, tuple(e._replace(id=f"ood-{e.id}", label=-1) for e in dev), notes
     if not path.is_file():

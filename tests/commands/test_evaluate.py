@@ -188,7 +188,8 @@ def test_a_stranger_s_model_that_is_broken_is_refused(
     name: str, text: str, run: Path, refused: Callable[..., str]
 ) -> None:
     (run / name).write_text(text)
-    refused(f"run={run}")
+    # What is broken is named, and it is the model and not, say, the path.
+    assert f"{run}/model" in refused(f"run={run}").split("allowed:")[0].replace("' ", "'")
 
 
 def test_the_data_of_a_run_may_have_moved_or_changed(

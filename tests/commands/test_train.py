@@ -60,6 +60,7 @@ def test_tensorboard_gets_the_curves_and_the_settings(undisturbed: Any) -> None:
     events = EventAccumulator(str(undisturbed.last_path / "tensorboard"))
     events.Reload()
     names = {"loss/ce", "loss/nce", "energy/gap", "nce/accuracy", "cls/acc", "val/cal/ece"}
+    names |= {"test/cal/ece", "test_calibrated/nll"}  # measured when the training was over
     assert names <= {*events.Tags()["scalars"]}
     steps = [event.step for event in events.Scalars("loss/ce")]
     assert steps == sorted(set(steps)) and steps[-1] == 99

@@ -1,0 +1,54 @@
+"""What the settings make of a batch: groups by length, and noise of its texts' lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from calib_ebm.learn import joint
+from calib_ebm.learn.run import run
+
+Settings = Callable[..., dict[str, Any]]
+
+
+def steps_of(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, *words: str
+) -> list[tuple[int, float, float]]:
+    """Of each training step: groups, mean length of the data, mean length of the noise."""
+    seen: list[tuple[int, float, float]] = []
+    original = joint.score_joint
+
+    def spy(network: Any, batch: Any, groups: int = 1) -> Any:
+        length = batch.tokens.attention_mask_BT.sum(dim=1).double()
+        size = len(batch.label_B)
+        if len(length) > size:
+            seen.append((groups, float(length[:size].mean()), float(length[size:].mean())))
+        return original(network, batch, groups)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(joint, "score_joint", spy)
+        run(settings(*words, run=words[-1].replace("=", "-")), lambda line: None)
+    assert len(seen) == 12
+    return seen
+
+
+def test_a_batch_is_encoded_in_as_many_groups_as_set_and_for_mixup_in_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("energy=hidden", "trainer.length_groups=3")
+    assert {groups for groups, *_ in steps_of(settings, monkeypatch, *words, "seed=1")} == {3}
+    mixed = steps_of(settings, monkeypatch, *words, "seed=1", "loss=mixup")
+    assert {groups for groups, *_ in mixed} == {1}
+
+
+def test_batches_of_one_length_get_noise_of_that_length(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside noise of any length their gradient would be about length."""
+    words = ("energy=hidden", "optim.length_window=50")
+    means = np.array(steps_of(settings, monkeypatch, *words))
+    assert np.ptp(means[:, 1]) > 5
+    assert np.corrcoef(means[:, 1], means[:, 2])[0, 1] > 0.95
