@@ -13,6 +13,9 @@ from calib_ebm.errors import InputError
 
 TOWARDS = ("zero", "pretrained")
 
+FUSED_ON = ("cpu", "cuda", "mps", "xpu")
+"""Devices on which torch has AdamW's step as one kernel."""
+
 
 @dataclass(frozen=True)
 class OptimOptions:
@@ -127,15 +130,31 @@ def build_optimizer(
     """
     groups = parameter_groups(module, options.weight_decay)
     how: dict[str, Any] = {"lr": options.lr, "eps": options.eps, "betas": options.betas}
+    how["fused"] = can_fuse(module)
     optimizer = (
         torch.optim.AdamW(groups, **how)
         if towards is None
         else AdamWTowards(groups, towards, **how)
     )
+    if how["fused"]:
+        # With float16 a fused step would undo the scale of the loss by itself, after the clipping,
+        # so Lightning refuses to clip. Without this mark the scaler undoes it first, as for any.
+        optimizer._step_supports_amp_scaling = False  # torch's own mark
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: linear_schedule(step, options.warmup_steps, options.total_steps)
     )
     return optimizer, scheduler
+
+
+def can_fuse(module: nn.Module) -> bool:
+    """Whether all weights lie where torch has the fused step: one kernel a weight, not a dozen.
+
+    Beside a small encoder's forward and backward on a CPU the unfused step is no small part.
+    """
+    return all(
+        parameter.device.type in FUSED_ON and parameter.is_floating_point()
+        for parameter in module.parameters()
+    )
 
 
 def count_steps(steps_per_epoch: int, max_steps: int | None, epochs: float | None) -> int:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
+import pytorch_lightning as pl
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -22,6 +27,7 @@ from calib_ebm.learn.optimisation import (
     AdamWTowards,
     OptimOptions,
     build_optimizer,
+    can_fuse,
     count_steps,
     linear_schedule,
     parameter_groups,
@@ -181,3 +187,77 @@ def test_steps_are_counted() -> None:
     assert count_steps(100, None, 0.25) == 25
     assert count_steps(2, None, 0.1) == 1
     assert count_steps(100, 7, 3) == 7  # max_steps comes first
+
+
+def test_the_fused_step_is_adamw() -> None:
+    # Parity with the unfused step of torch, over steps, decay and schedule.
+    ours, theirs = network("bert"), network("bert")
+    options = OptimOptions(lr=1e-2, total_steps=20, warmup_steps=2, weight_decay=0.1)
+    fused, schedule = build_optimizer(ours, options)
+    assert fused.defaults["fused"] is True
+    plain = torch.optim.AdamW(
+        parameter_groups(theirs, 0.1), lr=1e-2, eps=options.eps, betas=options.betas, fused=False
+    )
+    their_schedule = get_linear_schedule_with_warmup(plain, 2, 20)
+    before = [parameter.detach().clone() for parameter in ours.parameters()]
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(10):
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            a.grad = torch.randn(a.shape, generator=generator)
+            b.grad = a.grad.clone()
+        fused.step(), schedule.step(), plain.step(), their_schedule.step()
+    for a, b, old in zip(ours.parameters(), theirs.parameters(), before, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        assert not torch.equal(a, old)
+
+
+def test_a_module_that_is_on_no_device_is_not_fused() -> None:
+    with torch.device("meta"):
+        module = nn.Linear(2, 2)
+    assert not can_fuse(module)
+    assert can_fuse(nn.Linear(2, 2))
+
+
+class Line(pl.LightningModule):
+    """y = 0 by a line that starts far from it; notes the norm of its gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Linear(3, 1)
+        self.before: list[float] = []
+        self.stepped: list[float] = []
+
+    def configure_optimizers(self) -> Any:
+        return build_optimizer(self, OptimOptions(lr=1e-2, total_steps=4, warmup_steps=0))[0]
+
+    def training_step(self, batch: tuple[Tensor], batch_idx: int) -> Tensor:
+        return (1000 * (self.line(batch[0]).float() - 10).square()).mean()
+
+    def norm(self) -> float:
+        return float(torch.stack([p.grad.norm() for p in self.parameters()]).norm())  # type: ignore[union-attr]  # all have one
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        self.before.append(self.norm())
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.stepped.append(self.norm())
+
+
+def test_gradients_are_clipped_under_mixed_precision(tmp_path: Path) -> None:
+    # Lightning refuses to clip for optimisers that carry torch's mark of a fused step.
+    module = Line()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        precision="bf16-mixed",
+        max_steps=4,
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(module, DataLoader(TensorDataset(torch.ones(4, 3)), batch_size=1))
+    assert min(module.before) > 1
+    assert module.stepped == pytest.approx([1.0] * 4)
