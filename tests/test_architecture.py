@@ -61,6 +61,7 @@ MAY_IMPORT |= {name: MAY_IMPORT["learn"] | {"learn", "command", "settings"} for 
 HOMES: dict[str, tuple[str, ...]] = {
     "transformers": (
         "energy/encoder.py",
+        "energy/packed.py",
         "energy/masked_lm.py",
         "tokens/tokenizer.py",
         "noise/lm.py",

@@ -12,35 +12,56 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from calib_ebm.energy.network import EnergyNetwork, Scores
 from calib_ebm.shapes import TokenBatch
 
 
-def score_in_groups(
-    network: EnergyNetwork, tokens: TokenBatch, label_B: Tensor | None = None, groups: int = 1
-) -> Scores:
-    """Logits and energies of B texts, in their order, from at most `groups` passes.
+class Grouped:
+    """Scores texts in ordinary passes, one for each of at most so many groups by length.
 
     Args:
         network: classifier and energy.
-        tokens: padded input.
-        label_B: for energies that read labels, as in `EnergyNetwork.forward`.
         groups: passes at most; 1 pads all texts to the longest.
     """
-    if groups == 1:
-        return network(tokens, label_B)
-    cut = in_groups(tokens, groups)
-    parts = [
-        network(group, None if label_B is None else label_B[rows.to(label_B.device)])
-        for rows, group in cut
-    ]
-    back = torch.cat([rows for rows, _ in cut]).argsort()
-    energies = [part.energy_B for part in parts if part.energy_B is not None]
-    logits_BC = torch.cat([part.logits_BC for part in parts])
-    back = back.to(logits_BC.device)
-    return Scores(logits_BC[back], torch.cat(energies)[back] if energies else None)
+
+    def __init__(self, network: EnergyNetwork, groups: int = 1) -> None:
+        self.network, self.groups = network, groups
+
+    def __call__(self, tokens: TokenBatch, label_B: Tensor | None = None) -> Scores:
+        """Logits and energies of B texts, in their order.
+
+        Args:
+            tokens: padded input.
+            label_B: for energies that read labels, as in `EnergyNetwork.forward`.
+        """
+        if self.groups == 1:
+            return self.network(tokens, label_B)
+        cut = in_groups(tokens, self.groups)
+        parts = [
+            self.network(group, None if label_B is None else label_B[rows.to(label_B.device)])
+            for rows, group in cut
+        ]
+        back = torch.cat([rows for rows, _ in cut]).argsort()
+        energies = [part.energy_B for part in parts if part.energy_B is not None]
+        logits_BC = torch.cat([part.logits_BC for part in parts])
+        back = back.to(logits_BC.device)
+        return Scores(logits_BC[back], torch.cat(energies)[back] if energies else None)
+
+    def hidden(self, tokens: TokenBatch, encoder: nn.Module | None = None) -> Tensor:
+        """Last hidden states of the N tokens of B texts, (N, H), of this encoder or another.
+
+        Text after text: those of `tokens.attention_mask_BT`, read row by row.
+        """
+        is_real_BT = tokens.attention_mask_BT.bool()
+        place_BT = is_real_BT.flatten().cumsum(0).view_as(is_real_BT) - 1
+        hidden, places = [], []
+        for rows, group in in_groups(tokens, self.groups):
+            real_BT = group.attention_mask_BT.bool()
+            hidden.append(self.network.hidden(group, encoder)[real_BT])
+            places.append(place_BT[rows.to(place_BT.device), : real_BT.shape[1]][real_BT])
+        return torch.cat(hidden)[torch.cat(places).argsort()]
 
 
 def in_groups(tokens: TokenBatch, groups: int) -> list[tuple[Tensor, TokenBatch]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -41,8 +42,12 @@ class EnergyNetwork(nn.Module):
             tokens: padded input; data and noise may stand in it together.
             label_B: for energies that read labels: the label, -1 where it is not to be read.
         """
+        return self.score(self.inputs(tokens), label_B)
+
+    def score(self, inputs: Mapping[str, Any], label_B: Tensor | None = None) -> Scores:
+        """The same from what the classifier takes, see `inputs`."""
         wants_hidden = self.energy is not None and self.energy.needs_hidden
-        output = self.classifier(**self._inputs(tokens), output_hidden_states=wants_hidden)
+        output = self.classifier(**inputs, output_hidden_states=wants_hidden)
         if self.energy is None:
             return Scores(output.logits, None)
         hidden_BTH = output.hidden_states[-1] if wants_hidden else None
@@ -57,9 +62,10 @@ class EnergyNetwork(nn.Module):
     def hidden(self, tokens: TokenBatch, encoder: nn.Module | None = None) -> Tensor:
         """Last hidden states of B texts, (B, T, H), from the encoder alone, or from another's."""
         encoder = self.encoder if encoder is None else encoder
-        return encoder(**self._inputs(tokens)).last_hidden_state
+        return encoder(**self.inputs(tokens)).last_hidden_state
 
-    def _inputs(self, tokens: TokenBatch) -> dict[str, Tensor]:
+    def inputs(self, tokens: TokenBatch) -> dict[str, Tensor]:
+        """The arguments of the classifier."""
         inputs = {"input_ids": tokens.input_ids_BT, "attention_mask": tokens.attention_mask_BT}
         if tokens.token_type_ids_BT is not None and self._takes_types:
             inputs["token_type_ids"] = tokens.token_type_ids_BT

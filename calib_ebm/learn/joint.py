@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from calib_ebm.calibration.metrics import metric_collection
-from calib_ebm.energy.groups import score_in_groups
+from calib_ebm.energy.groups import Grouped
 from calib_ebm.energy.network import EnergyNetwork
+from calib_ebm.energy.packed import Packed, build_passes
 from calib_ebm.energy.pooled import PooledHead
 from calib_ebm.errors import TrainingFailed
 from calib_ebm.learn.language import LanguageTask
@@ -29,13 +30,10 @@ class StepScores(NamedTuple):
     energy_noise_BK: Tensor | None
 
 
-def score_joint(network: EnergyNetwork, batch: JointBatch, groups: int = 1) -> StepScores:
-    """Logits and energies of B texts and their B*K noise texts, from one pass over B(1+K) rows.
-
-    `groups`: by length, see `score_in_groups`.
-    """
+def score_joint(passes: Packed | Grouped, batch: JointBatch) -> StepScores:
+    """Logits and energies of B texts and their B*K noise texts, encoded together."""
     size = len(batch.label_B)
-    scores = score_in_groups(network, batch.tokens, _energy_labels(network, batch), groups)
+    scores = passes(batch.tokens, _energy_labels(passes.network, batch))
     if scores.energy_B is None:
         return StepScores(scores.logits_BC[:size], None, None)
     if batch.noise_label_BK is None:
@@ -78,7 +76,7 @@ class JointModule(pl.LightningModule):
         classes: C.
         metrics: the task's own metrics, for the measurements while training.
         seed: of dropout.
-        length_groups: groups by length in which a batch is encoded.
+        length_groups: groups by length, see `build_passes`.
         language: joint masked-LM learning, or None.
     """
 
@@ -95,13 +93,14 @@ class JointModule(pl.LightningModule):
         language: LanguageTask | None = None,
     ) -> None:
         super().__init__()
-        self.length_groups = length_groups
         self.network = network
         self.loss = loss
         self.optim = optim
         self.seed = seed
         self.language = language
         self.pooled = PooledHead(network.classifier) if loss.label.needs_head else None
+        # Mixing looks back at the one pass in which all texts were.
+        self.passes = build_passes(network, length_groups, one=self.pooled is not None)
         # Taken now: a checkpoint is loaded before the optimiser is made.
         self._towards = (
             starting_weights(network.encoder) if optim.decay_towards == "pretrained" else None
@@ -122,9 +121,7 @@ class JointModule(pl.LightningModule):
 
     def training_step(self, batch: JointBatch, batch_idx: int) -> Tensor:
         """One joint step; returns the loss."""
-        # Mixing looks back at the one pass in which all texts were.
-        groups = self.length_groups if self.pooled is None else 1
-        scores = score_joint(self.network, batch, groups)
+        scores = score_joint(self.passes, batch)
         parts = self.loss(
             scores.logits_BC,
             batch.label_B,
@@ -134,7 +131,7 @@ class JointModule(pl.LightningModule):
             again=None if self.pooled is None else partial(self.pooled.again, len(batch.label_B)),
         )
         if self.language is not None:
-            terms = self.language(self.network, data_tokens(batch), self.length_groups)
+            terms = self.language(self.passes, data_tokens(batch))
             parts = with_terms(parts, terms)
         self._refuse_non_finite(parts)
         self._log_step(scores, parts, batch.label_B)
@@ -180,7 +177,7 @@ class JointModule(pl.LightningModule):
 
     def validation_step(self, batch: JointBatch, batch_idx: int) -> None:
         """Accuracy and calibration on the fit half; nothing is selected by it."""
-        scores = score_joint(self.network, batch)
+        scores = score_joint(self.passes, batch)
         self.val_metrics.update(scores.logits_BC.double().softmax(dim=-1), batch.label_B)
 
     def on_validation_epoch_end(self) -> None:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from calib_ebm.energy.encoder import SMALL
-from calib_ebm.energy.groups import in_groups
+from calib_ebm.energy.groups import Grouped
 from calib_ebm.energy.masked_lm import MaskedLmHead, Pretrained, masked_lm_head
 from calib_ebm.energy.network import EnergyNetwork
+from calib_ebm.energy.packed import Packed
 from calib_ebm.errors import InputError
 from calib_ebm.loss.joint import Term
 from calib_ebm.loss.language import LanguageOptions, mlm_loss, mlm_teacher_loss, tie_loss
@@ -81,56 +82,32 @@ class LanguageTask(nn.Module):
         self.head, self.pretrained, self.vocabulary = head, pretrained, vocabulary
         self.mask_rate, self.mlm_weight, self.tie_weight = mask_rate, mlm_weight, tie_weight
 
-    def forward(self, network: EnergyNetwork, tokens: TokenBatch, groups: int = 1) -> list[Term]:
-        """The weighted terms for B data texts, which are encoded in groups by length."""
+    def forward(self, passes: Packed | Grouped, tokens: TokenBatch) -> list[Term]:
+        """The weighted terms for B data texts."""
         shown, slot_BT = masked(tokens, self.vocabulary, self.mask_rate)
-        seen = []
-        for rows, group in in_groups(shown, groups):
-            here = rows.to(slot_BT.device), slice(group.input_ids_BT.shape[1])
-            seen.append(self._seen(network, group, slot_BT[here], tokens.input_ids_BT[here]))
+        is_real_BT = tokens.attention_mask_BT.bool()
+        slot_N, token_N = slot_BT[is_real_BT], tokens.input_ids_BT[is_real_BT]
+        hidden_NH = passes.hidden(shown)
+        before_NH = teacher = None
+        if self.pretrained is not None:
+            before = self.pretrained.to(slot_BT.device)
+            with torch.no_grad():
+                before_NH = passes.hidden(shown, before.encoder)
+                teacher = None if before.head is None else _wide(before.head(before_NH[slot_N]))
         terms = []
         if self.head is not None:
-            logits_NV = _wide(self.head(torch.cat([part.hidden_NH for part in seen])))
-            teachers = [part.teacher_NV for part in seen if part.teacher_NV is not None]
+            logits = _wide(self.head(hidden_NH[slot_N]))
             mlm = (
-                mlm_teacher_loss(logits_NV, torch.cat(teachers))
-                if teachers
-                else mlm_loss(logits_NV, torch.cat([part.token_N for part in seen]))
+                mlm_loss(logits, token_N[slot_N])
+                if teacher is None
+                else mlm_teacher_loss(logits, teacher)
             )
             terms.append(Term("mlm", self.mlm_weight, mlm))
         if self.tie_weight > 0:
-            shares = [part.tie * part.tokens for part in seen if part.tie is not None]
-            tie = torch.stack(shares).sum() / sum(part.tokens for part in seen)
+            assert before_NH is not None, "there are frozen copies where a tie is asked for"
+            tie = tie_loss(_wide(hidden_NH), _wide(before_NH))
             terms.append(Term("tie", self.tie_weight, tie))
         return terms
-
-    def _seen(
-        self, network: EnergyNetwork, group: TokenBatch, slot_BT: Tensor, token_BT: Tensor
-    ) -> _Seen:
-        """One pass over a group, and one of the frozen copies where they are needed."""
-        hidden_BTH = network.hidden(group)
-        here, count = hidden_BTH[slot_BT], group.attention_mask_BT.sum()
-        if self.pretrained is None:
-            return _Seen(here, token_BT[slot_BT], None, None, count)
-        before = self.pretrained.to(slot_BT.device)
-        with torch.no_grad():
-            before_BTH = network.hidden(group, before.encoder)
-            teacher_NV = None if before.head is None else _wide(before.head(before_BTH[slot_BT]))
-        tie = None
-        if self.tie_weight > 0:
-            tie = tie_loss(_wide(hidden_BTH), _wide(before_BTH), group.attention_mask_BT)
-        return _Seen(here, token_BT[slot_BT], teacher_NV, tie, count)
-
-
-class _Seen(NamedTuple):
-    """Of a group's masked tokens and texts."""
-
-    hidden_NH: Tensor
-    token_N: Tensor
-    teacher_NV: Tensor | None
-    tie: Tensor | None
-    tokens: Tensor
-    """How many the texts have together."""
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from calib_ebm.energy import packed
 from calib_ebm.learn import joint
 from calib_ebm.learn.run import run
 
@@ -21,12 +22,12 @@ def steps_of(
     seen: list[tuple[int, float, float]] = []
     original = joint.score_joint
 
-    def spy(network: Any, batch: Any, groups: int = 1) -> Any:
+    def spy(passes: Any, batch: Any) -> Any:
         length = batch.tokens.attention_mask_BT.sum(dim=1).double()
         size = len(batch.label_B)
         if len(length) > size:
-            seen.append((groups, float(length[:size].mean()), float(length[size:].mean())))
-        return original(network, batch, groups)
+            seen.append((passes.groups, float(length[:size].mean()), float(length[size:].mean())))
+        return original(passes, batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(joint, "score_joint", spy)
@@ -35,13 +36,20 @@ def steps_of(
     return seen
 
 
-def test_a_batch_is_encoded_in_as_many_groups_as_set_and_for_mixup_in_one(
+def test_a_batch_is_encoded_in_as_many_groups_as_set(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("energy=hidden", "trainer.length_groups=3")
-    assert {groups for groups, *_ in steps_of(settings, monkeypatch, *words, "seed=1")} == {3}
-    mixed = steps_of(settings, monkeypatch, *words, "seed=1", "loss=mixup")
-    assert {groups for groups, *_ in mixed} == {1}
+    words = ("energy=hidden", "trainer.length_groups=3", "seed=1")
+    assert {groups for groups, *_ in steps_of(settings, monkeypatch, *words)} == {3}
+
+
+def test_mixup_is_encoded_in_one_pass_also_where_nothing_can_be_packed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks back at the one pass in which all texts were."""
+    monkeypatch.setattr(packed, "_build_packed", lambda network, groups: None)
+    words = ("energy=hidden", "trainer.length_groups=3", "loss=mixup", "seed=1")
+    assert {groups for groups, *_ in steps_of(settings, monkeypatch, *words)} == {1}
 
 
 def test_batches_of_one_length_get_noise_of_that_length(

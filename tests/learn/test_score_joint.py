@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from calib_ebm.energy.encoder import build_small_encoder
+from calib_ebm.energy.groups import Grouped
 from calib_ebm.energy.heads import build_energy
 from calib_ebm.energy.network import EnergyNetwork
+from calib_ebm.energy.packed import Packed, build_passes
 from calib_ebm.learn.joint import mixed_seed, score_joint
 from calib_ebm.loss.joint import JointLoss
 from calib_ebm.loss.nce import nce_loss
@@ -60,8 +63,8 @@ def joint(tokenizer: TextTokenizer) -> JointBatch:
     return joint_batch(tokenizer, data, list(range(B)), noise)
 
 
-def fused(net: EnergyNetwork, batch: JointBatch, groups: int = 1) -> Tensor:
-    scores = score_joint(net, batch, groups)
+def fused(passes: Packed | Grouped, batch: JointBatch) -> Tensor:
+    scores = score_joint(passes, batch)
     parts = JointLoss(0.7)(
         scores.logits_BC, batch.label_B, scores.energy_data_B, scores.energy_noise_BK
     )
@@ -89,11 +92,17 @@ def gradients(net: EnergyNetwork, loss: Tensor) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("how", [Grouped, build_passes])
 @pytest.mark.parametrize("groups", [1, 3, 100])
 @pytest.mark.parametrize("name", NAMES)
-def test_fused_and_separate_passes_agree(name: str, groups: int, tokenizer: TextTokenizer) -> None:
+def test_fused_and_separate_passes_agree(
+    name: str, groups: int, how: Any, tokenizer: TextTokenizer
+) -> None:
     net = network(name)
-    ours, theirs = fused(net, joint(tokenizer), groups), separate(net, tokenizer, name)
+    theirs = separate(net, tokenizer, name)
+    passes = how(net, groups)
+    assert isinstance(passes, Packed) == (how is build_passes)
+    ours = fused(passes, joint(tokenizer))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
     ours_grads, theirs_grads = gradients(net, ours), gradients(net, theirs)
     assert set(ours_grads) == set(theirs_grads) == {n for n, _ in net.named_parameters()}
@@ -126,7 +135,7 @@ def test_a_wrong_batch_is_found_out(
 ) -> None:
     """The control of the test above."""
     net = network(name)
-    ours = fused(net, change(joint(tokenizer)))
+    ours = fused(Grouped(net), change(joint(tokenizer)))
     assert abs(ours - separate(net, tokenizer, name)) > 1e-4
 
 
@@ -135,15 +144,15 @@ def test_noise_labels_must_go_with_their_rows(name: str, tokenizer: TextTokenize
     net, batch = network(name), joint(tokenizer)
     assert batch.noise_label_BK is not None
     shifted = batch._replace(noise_label_BK=batch.noise_label_BK.roll(1, dims=1))
-    assert abs(fused(net, shifted) - separate(net, tokenizer, name)) > 1e-4
+    assert abs(fused(Grouped(net), shifted) - separate(net, tokenizer, name)) > 1e-4
 
 
 def test_with_dropout_they_differ(tokenizer: TextTokenizer) -> None:
     net = network("sharp_hidden", dropout=0.1)
-    ours, theirs = fused(net, joint(tokenizer)), separate(net, tokenizer, "sharp_hidden")
+    ours, theirs = fused(Grouped(net), joint(tokenizer)), separate(net, tokenizer, "sharp_hidden")
     assert abs(ours - theirs) > 1e-4
     net.eval()
-    ours, theirs = fused(net, joint(tokenizer)), separate(net, tokenizer, "sharp_hidden")
+    ours, theirs = fused(Grouped(net), joint(tokenizer)), separate(net, tokenizer, "sharp_hidden")
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
 
 
@@ -153,7 +162,7 @@ def test_the_energies_of_the_noise_stand_beside_their_texts(
 ) -> None:
     net = network(name).eval()
     _, noise = texts()
-    scores = score_joint(net, joint(tokenizer))
+    scores = score_joint(Grouped(net), joint(tokenizer))
     assert scores.energy_noise_BK is not None
     assert scores.energy_noise_BK.shape == (B, K)
     for b, k in [(0, 0), (1, 2), (3, 1)]:
@@ -171,7 +180,7 @@ def test_data_labels_are_shown_to_those_energies_only_that_read_them(
     other = batch._replace(label_B=(batch.label_B + 1) % 3)
     for name, moves in [("labelled", True), ("noise_labelled", False), ("hidden", False)]:
         net = network(name)
-        before, after = score_joint(net, batch), score_joint(net, other)
+        before, after = score_joint(Grouped(net), batch), score_joint(Grouped(net), other)
         assert before.energy_data_B is not None
         assert torch.equal(before.energy_data_B, after.energy_data_B) != moves, name
         assert torch.equal(before.energy_noise_BK, after.energy_noise_BK), name
@@ -181,7 +190,7 @@ def test_data_labels_are_shown_to_those_energies_only_that_read_them(
 def test_plain_fine_tuning_has_no_energies(with_noise: bool, tokenizer: TextTokenizer) -> None:
     data, noise = texts()
     batch = joint_batch(tokenizer, data, list(range(B)), noise if with_noise else ())
-    scores = score_joint(network("none"), batch)
+    scores = score_joint(Grouped(network("none")), batch)
     assert scores.logits_BC.shape == (B, 3)
     assert scores.energy_data_B is None
     assert scores.energy_noise_BK is None
@@ -191,8 +200,8 @@ def test_plain_fine_tuning_has_no_energies(with_noise: bool, tokenizer: TextToke
 def test_a_batch_without_noise_has_energies_of_data(name: str, tokenizer: TextTokenizer) -> None:
     data, _ = texts()
     net = network(name)
-    alone = score_joint(net, joint_batch(tokenizer, data, list(range(B))))
-    together = score_joint(net, joint(tokenizer))
+    alone = score_joint(Grouped(net), joint_batch(tokenizer, data, list(range(B))))
+    together = score_joint(Grouped(net), joint(tokenizer))
     assert alone.energy_noise_BK is None
     assert alone.energy_data_B is not None
     torch.testing.assert_close(alone.energy_data_B, together.energy_data_B, rtol=0, atol=1e-10)
@@ -202,7 +211,7 @@ def test_a_batch_without_noise_has_energies_of_data(name: str, tokenizer: TextTo
 def test_one_pass_is_one_pass(tokenizer: TextTokenizer) -> None:
     net, passes = network("scalar"), []
     net.classifier.register_forward_hook(lambda *_: passes.append(1))
-    score_joint(net, joint(tokenizer))
+    score_joint(Grouped(net), joint(tokenizer))
     assert len(passes) == 1
 
 
@@ -219,10 +228,10 @@ def test_groups_pad_less_and_take_each_text_once(tokenizer: TextTokenizer) -> No
     net.classifier.register_forward_pre_hook(
         lambda _, __, inputs: seen.append(inputs["attention_mask"]), with_kwargs=True
     )
-    score_joint(net, batch, 1)
+    score_joint(Grouped(net, 1), batch)
     (whole,) = seen
     seen.clear()
-    score_joint(net, batch, 4)
+    score_joint(Grouped(net, 4), batch)
     assert len(seen) == 4
     assert sum(len(mask_BT) for mask_BT in seen) == B * (1 + K) == len(whole)
     assert sum(int(mask_BT.sum()) for mask_BT in seen) == int(whole.sum())

@@ -36,15 +36,11 @@ def test_without_masked_tokens_both_are_0() -> None:
     assert mlm_teacher_loss(none_NV, torch.zeros(0, 3)).item() == 0
 
 
-def test_the_tie_by_hand_and_deaf_to_padding() -> None:
-    hidden_BTH = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 5.0], [9.0, 9.0]]])
-    before_BTH = torch.zeros(2, 2, 2)
-    mask_BT = torch.tensor([[1, 1], [1, 0]])
+def test_the_tie_by_hand() -> None:
+    hidden_NH = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 5.0]])
     expected = ((1 + 4) / 2 + (9 + 16) / 2 + (25 + 25) / 2) / 3
-    assert tie_loss(hidden_BTH, before_BTH, mask_BT).item() == pytest.approx(expected)
-    hidden_BTH[1, 1] = 100
-    assert tie_loss(hidden_BTH, before_BTH, mask_BT).item() == pytest.approx(expected)
-    assert tie_loss(hidden_BTH, hidden_BTH, mask_BT).item() == 0
+    assert tie_loss(hidden_NH, torch.zeros(3, 2)).item() == pytest.approx(expected)
+    assert tie_loss(hidden_NH, hidden_NH).item() == 0
 
 
 def test_gradients_are_those_of_the_values() -> None:
@@ -52,9 +48,9 @@ def test_gradients_are_those_of_the_values() -> None:
     teacher_NV = torch.randn(3, 4, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda z: mlm_teacher_loss(z, teacher_NV), (logits_NV,))
     assert torch.autograd.gradcheck(lambda z: mlm_loss(z, torch.tensor([0, 3, 1])), (logits_NV,))
-    hidden_BTH = torch.randn(2, 3, 2, dtype=torch.float64, requires_grad=True)
-    before_BTH, mask_BT = torch.randn(2, 3, 2).double(), torch.tensor([[1, 1, 0], [1, 1, 1]])
-    assert torch.autograd.gradcheck(lambda h: tie_loss(h, before_BTH, mask_BT), (hidden_BTH,))
+    hidden_NH = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    before_NH = torch.randn(3, 2).double()
+    assert torch.autograd.gradcheck(lambda h: tie_loss(h, before_NH), (hidden_NH,))
 
 
 def test_terms_are_added_with_their_weights_and_told_without() -> None:
