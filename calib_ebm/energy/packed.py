@@ -139,10 +139,6 @@ def packed_attention(
     return row.unsqueeze(0), None
 
 
-AttentionInterface.register(ATTENTION, packed_attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-
-
 def pack(attention_mask_BT: Tensor, groups: int) -> Packing:
     """Where the tokens of right-padded texts stand, with at most so many groups in attention."""
     length_B = attention_mask_BT.sum(dim=1).cpu()
@@ -229,6 +225,8 @@ class Packed:
     @staticmethod
     def _prepared(encoder: Any) -> Any:
         if encoder.config._attn_implementation != ATTENTION:
+            AttentionInterface.register(ATTENTION, packed_attention)
+            AttentionMaskInterface.register(ATTENTION, sdpa_mask)
             encoder.set_attn_implementation(ATTENTION)
         return encoder
 
