@@ -3,19 +3,27 @@
     python scripts/grid.py scripts/grids/paper.yaml runs/paper
     python scripts/grid.py scripts/grids/paper.yaml runs/paper --status
     python scripts/grid.py scripts/grids/small.yaml runs/small --only cola glue=GLUE trainer=cpu
+    python scripts/grid.py scripts/grids/small.yaml runs/small --tables tables/small
 
 A grid is a YAML file: `common`, `tasks`, `methods` (each a list of settings of calib_ebm.train),
 `per_text` (K, for methods with noise) and `seeds`. Seeds come last, so that a grid that is stopped
 has whole comparisons with fewer seeds. A finished run is left alone, an interrupted one goes on, a
 failed one is tried again by the next call and does not stop the others. What is missing is said at
 the end, with exit code 1.
+
+With --tables the stored predictions of each finished run (ids, labels, logits, energies; no texts)
+are kept in a folder of their own, as TASK/METHOD-seedN.parquet, with a line on its cost in
+runs.csv. A run whose table is there is left alone, so that a grid can go on elsewhere from the
+tables alone, and `python -m calib_ebm.report runs=FOLDER` compares them.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,15 +38,30 @@ NAME = re.compile(r"\{(\w+)\}")
 """What stands for a value of the command line in a grid's settings."""
 
 
+COSTS = ("tune_noise", "draw_noise", "train")
+"""Stages whose seconds are kept."""
+
+
 class Run(NamedTuple):
     """One run of a grid."""
 
-    name: str
+    task: str
+    method: str
+    seed: int
     overrides: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.task}-{self.method}-seed{self.seed}"
 
     def folder(self, runs: Path) -> Path:
         """Where it goes."""
         return runs / self.name
+
+    def table(self, tables: Path) -> Path:
+        """Where its predictions are kept."""
+        return tables / self.task / f"{self.method}-seed{self.seed}.parquet"
 
 
 class BadGrid(Exception):
@@ -80,8 +103,9 @@ def expand(
         noise = "energy=none" not in settings
         for per_text in grid["per_text"] if noise else (None,):
             chosen = [] if per_text is None else [f"noise.per_text={per_text}"]
-            name = "-".join([task, method, *([f"k{per_text}"] if chosen else []), f"seed{seed}"])
-            yield Run(name, (*_filled([*settings, *chosen], values), f"seed={seed}"))
+            named = method if per_text is None else f"{method}-k{per_text}"
+            words = (*_filled([*settings, *chosen], values), f"seed={seed}")
+            yield Run(task, named, seed, words)
 
 
 def _filled(settings: Sequence[str], values: Mapping[str, str]) -> Iterator[str]:
@@ -100,6 +124,31 @@ def state(folder: Path) -> str:
         return str(json.loads((folder / "run.json").read_text(encoding="utf-8"))["status"])
     except (OSError, ValueError, KeyError):
         return "missing"
+
+
+def keep(run: Run, runs: Path, tables: Path) -> None:
+    """Keep a finished run's predictions and what it cost; what is kept already stays."""
+    table, costs = run.table(tables), tables / "runs.csv"
+    if table.exists():
+        return
+    told = json.loads((run.folder(runs) / "run.json").read_text(encoding="utf-8"))
+    table.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not costs.exists()
+    with costs.open("a", encoding="utf-8", newline="") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        if is_new:
+            writer.writerow(("task", "method", "seed", *(f"{stage}_s" for stage in COSTS)))
+        writer.writerow((run.task, run.method, run.seed, *(_seconds(told, s) for s in COSTS)))
+    # Last, and at once: it says that the run is done.
+    part = table.with_suffix(".part")
+    shutil.copyfile(run.folder(runs) / "predictions.parquet", part)
+    part.replace(table)
+
+
+def _seconds(told: Mapping[str, Any], stage: str) -> str:
+    """Of a stage; nothing where it was skipped or taken over from an earlier run."""
+    record = told["stages"].get(stage, {})
+    return "" if not record or record.get("skipped") else f"{record['seconds']:.0f}"
 
 
 def make(run: Run, runs: Path, further: Sequence[str]) -> bool:
@@ -123,6 +172,7 @@ def main() -> int:
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="a task or method; repeatable"
     )
+    parser.add_argument("--tables", type=Path, help="a folder for the predictions alone")
     parser.add_argument("settings", nargs="*", help="name=value: for {name} of the grid, or of all")
     given = parser.parse_intermixed_args()
     try:
@@ -137,22 +187,29 @@ def main() -> int:
         return 2
     try:
         for number, run in enumerate(runs, 1):
-            if not given.status and state(run.folder(given.runs)) != "complete":
+            if not given.status and now(run, given) != "complete":
                 print(f"{number} of {len(runs)}: {run.name}", flush=True)
                 if not make(run, given.runs, further):
                     print(f"  failed; see {given.runs / run.name}.log", flush=True)
+            if given.tables and state(run.folder(given.runs)) == "complete":
+                keep(run, given.runs, given.tables)
     except KeyboardInterrupt:
         print("Stopped; the same command goes on.", file=sys.stderr)
         return 130
-    return _report(runs, given.runs)
+    return _report({run.name: now(run, given) for run in runs})
 
 
-def _report(runs: Sequence[Run], folder: Path) -> int:
-    states = {run.name: state(run.folder(folder)) for run in runs}
-    absent = {name: now for name, now in states.items() if now != "complete"}
-    print(f"{len(runs) - len(absent)} of {len(runs)} runs are complete.")
-    for name, now in absent.items():
-        print(f"  {now:12} {name}")
+def now(run: Run, given: argparse.Namespace) -> str:
+    """What became of a run, here or where its table comes from."""
+    is_kept = given.tables is not None and run.table(given.tables).exists()
+    return "complete" if is_kept else state(run.folder(given.runs))
+
+
+def _report(states: Mapping[str, str]) -> int:
+    absent = {name: what for name, what in states.items() if what != "complete"}
+    print(f"{len(states) - len(absent)} of {len(states)} runs are complete.")
+    for name, what in absent.items():
+        print(f"  {what:12} {name}")
     return 1 if absent else 0
 
 

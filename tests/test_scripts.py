@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,25 @@ def test_a_grid_goes_on_after_a_failure_and_leaves_finished_runs_alone(tmp_path:
     before = report.stat().st_mtime_ns
     second = grid(tmp_path, *words)
     assert "embedded-none" not in second.stdout and report.stat().st_mtime_ns == before
+
+
+def test_a_grid_goes_on_from_the_tables_alone(tmp_path: Path) -> None:
+    words = ("--only", "none", "--tables", "kept", *SMALL)
+    assert grid(tmp_path, *words).returncode == 0
+    kept = tmp_path / "kept"
+    here = sorted(str(path.relative_to(kept)) for path in kept.rglob("*") if path.is_file())
+    assert here == ["embedded/none-seed1.parquet", "embedded/none-seed2.parquet", "runs.csv"]
+    head, first, second = (kept / "runs.csv").read_text().splitlines()
+    assert head == "task,method,seed,tune_noise_s,draw_noise_s,train_s"
+    assert first.startswith("embedded,none,1,,,") and second.startswith("embedded,none,2,,,")
+    table = (kept / "embedded" / "none-seed1.parquet").read_bytes()
+    run = tmp_path / "runs" / "embedded-none-seed1"
+    assert table == (run / "predictions.parquet").read_bytes()
+    shutil.rmtree(tmp_path / "runs")
+    again = grid(tmp_path, *words)
+    assert again.returncode == 0 and again.stdout == "2 of 2 runs are complete.\n"
+    assert not (tmp_path / "runs").exists()
+    assert len((kept / "runs.csv").read_text().splitlines()) == 3
 
 
 def test_a_grid_that_cannot_be_read_says_why(tmp_path: Path) -> None:
