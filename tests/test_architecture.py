@@ -35,13 +35,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hub": set(),
     "lock": set(),
     "usage": {"config_path"},
-    "text": {"shapes", "errors", "hub"},
+    "dealing": {"errors"},
+    "text": {"shapes", "errors", "hub", "dealing"},
     "tokens": {"shapes", "errors", "hub", "text"},
     "noise": {"shapes", "errors", "hub", "lock", "text", "tokens"},
     "energy": {"shapes", "errors", "hub"},
     "loss": {"shapes", "errors"},
     "calibration": {"shapes", "errors"},
-    "report": {"shapes", "errors", "calibration"},
+    "report": {"shapes", "errors", "calibration", "dealing"},
 }
 ROOMS = set(MAY_IMPORT)
 MAY_IMPORT["model_folder"] = {"errors", "energy", "calibration"}

@@ -15,11 +15,10 @@ from calib_ebm.learn.evaluated import EVALUATION, MeasuredSet, Subject
 from calib_ebm.learn.finished import is_run, listed
 from calib_ebm.learn.measure import Measured, Scored, energy_metrics, true_energy_metrics
 from calib_ebm.learn.scoring import combined
+from calib_ebm.report.cut import cut_by_ids
 from calib_ebm.report.files import PREDICTIONS, RunFolder, read_run
 from calib_ebm.report.foreign import ENDINGS, ForeignTable, TableColumns, read_foreign
 from calib_ebm.report.predictions import Predictions
-from calib_ebm.shapes import Example
-from calib_ebm.text.splits import CutOptions, check_folds, crossfit, hash_halves
 
 Config = Mapping[str, Any]
 Source = tuple[str, Subject, MeasuredSet]
@@ -210,21 +209,8 @@ def _from_anywhere(path: Path, config: Config) -> Source:
 def _cut(found: ForeignTable, config: Config, path: Path) -> tuple[Predictions, tuple[str, ...]]:
     """The table in two halves or in folds by the hashes of its ids, unless it is cut already."""
     table, folds = found.table, config["folds"]
-    rows = [Example(one, one, None, -1) for one in table.ids]
-    if found.is_cut:
-        if folds is not None:
-            raise InputError(
-                f"folds={folds}, and {path} says itself what is fitted on and what is reported.",
-                "folds for a table without a column of splits",
-                "Leave folds out.",
-            )
-        return table, ()
-    by_id = "the table does not say which rows calibrate, so they were chosen by a hash of the ids"
-    if folds is not None:
-        check_folds(folds, len(rows), "folds")
-        dealt = crossfit((), rows, CutOptions(folds=folds)).folds
-        note = f"{by_id}: {folds} folds, each reported after a calibrator fitted on the others."
-        return replace(table, folds_N=np.asarray(dealt, dtype=np.int64)), (note,)
+    if found.is_cut or folds is not None:
+        return cut_by_ids(found, folds, path)
     if str(config["calibrator"]["name"]) == "none":
         return table, ()
     if not table.labelled:
@@ -233,18 +219,13 @@ def _cut(found: ForeignTable, config: Config, path: Path) -> tuple[Predictions, 
             "labels, or no calibrator",
             "Set calibrator=none.",
         )
-    if len(rows) < 2:
+    if len(table.ids) < 2:
         raise InputError(
-            f"{path} has {len(rows)} row, which cannot be cut in two.",
+            f"{path} has {len(table.ids)} row, which cannot be cut in two.",
             "at least two rows, hundreds to mean anything",
             "Set calibrator=none.",
         )
-    fit = {example.id for example in hash_halves((), rows).fit}
-    splits = tuple("fit" if one in fit else "test" for one in table.ids)
-    return replace(table, splits=splits), (
-        f"{by_id}: {len(fit)} of {len(rows)}. Equal texts may be on both sides: give a column of "
-        "splits (split=) where there are such.",
-    )
+    return cut_by_ids(found, None, path)
 
 
 def _refuse_columns(config: Config, path: Path) -> None:

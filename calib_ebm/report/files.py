@@ -76,7 +76,10 @@ History = dict[str, Floats]
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A finished run, as its files tell it. None, or empty: the run has no such file."""
+    """A finished run, as its files tell it. None, or empty: the run has no such file.
+
+    A stored table of predictions takes the same shape where tables and runs are compared.
+    """
 
     path: Path
     config: dict[str, Any]
@@ -89,6 +92,8 @@ class RunFolder:
     truth: Truth | None
     texts: Mapping[str, str] = field(default_factory=dict)
     """Id to text, of the reported half."""
+    method: str | None = None
+    """Of a stored table, which has no settings that could name it; None of a run."""
 
 
 def read_run(folder: Path | str) -> RunFolder:

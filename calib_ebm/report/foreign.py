@@ -34,7 +34,8 @@ from calib_ebm.report.predictions import SPLITS, Predictions, read_table
 
 SMALLEST = 1e-12
 """The smallest probability that is told from zero."""
-ENDINGS = (".parquet", ".pq", ".csv", ".tsv", ".jsonl")
+PARQUET = (".parquet", ".pq")
+ENDINGS = (*PARQUET, ".csv", ".tsv", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,14 @@ class ForeignTable:
     Attributes:
         labels: the classes' names.
         is_cut: whether the table says itself which rows calibrators are fitted on.
+        has_ids: whether the ids are the table's own; else its rows were numbered.
         notes: sentences for the person.
     """
 
     table: Predictions
     labels: tuple[str, ...]
     is_cut: bool
+    has_ids: bool
     notes: tuple[str, ...]
 
 
@@ -89,13 +92,14 @@ def read_foreign(path: Path, columns: TableColumns, labels: Sequence[str]) -> Fo
     """
     read = _Reader(path, _load(path))
     if read.is_ours() and columns == TableColumns():
-        table = read_table(path)
+        table = _ours(path)
         names = _names(labels, table.logits_NC.shape[1], [], path)
-        return ForeignTable(table, names, True, ())
+        return ForeignTable(table, names, is_cut=True, has_ids=True, notes=())
     logits_NC, chosen, notes = _logits(read, columns)
     names = _names(labels, logits_NC.shape[1], chosen, path)
     labels_N, absent = _labels(read, columns.label, names)
-    ids = read.strings(columns.id, "id") or [f"row-{row}" for row in range(read.rows)]
+    own_ids = read.strings(columns.id, "id")
+    ids = own_ids or [f"row-{row}" for row in range(read.rows)]
     _refuse_twice(ids, path)
     splits = read.strings(columns.split, "split")
     if splits is not None and set(splits) - set(SPLITS):
@@ -109,7 +113,24 @@ def read_foreign(path: Path, columns: TableColumns, labels: Sequence[str]) -> Fo
         energy_N=read.numbers(columns.energy, "energy"),
     )
     table.check(path)
-    return ForeignTable(table, names, splits is not None, (*notes, *absent))
+    return ForeignTable(
+        table,
+        names,
+        is_cut=splits is not None,
+        has_ids=own_ids is not None,
+        notes=(*notes, *absent),
+    )
+
+
+def _ours(path: Path) -> Predictions:
+    """A table with the columns of predictions.parquet, wherever it comes from."""
+    try:
+        return read_table(path)
+    except InputError as error:
+        # There may be no run whose command could be run again.
+        raise InputError(
+            error.given, "a table as `train` or `evaluate` writes it", "Correct the table."
+        ) from error
 
 
 # ------------------------------------------------------------------------------------- the file
@@ -169,7 +190,9 @@ class _Reader:
         return [str(name) for name in self.table.column_names]
 
     def is_ours(self) -> bool:
-        """Whether the columns are those of predictions.parquet."""
+        """Whether the columns are those of predictions.parquet, and so is the kind of file."""
+        if self.path.suffix.lower() not in PARQUET:
+            return False
         return {"id", "split", "label", "logits"} <= {*self.names} and pa.types.is_list(
             self.table.schema.field("logits").type
         )

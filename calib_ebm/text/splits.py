@@ -12,10 +12,10 @@ that lets a text be on both sides is refused.  A new way to cut is a function fr
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from calib_ebm.dealing import Words, fit_half, fold_of_each, words_hash
 from calib_ebm.errors import InputError
 from calib_ebm.shapes import Example
 
@@ -41,19 +41,14 @@ class CutOptions(NamedTuple):
     """`crossfit`: k."""
 
 
-def words(example: Example) -> tuple[str, str | None]:
+def words(example: Example) -> Words:
     """What makes two examples the same text, whatever their ids and labels."""
     return (example.text, example.text_pair)
 
 
 def text_hash(example: Example, purpose: str) -> int:
-    """A number below 2**256 that depends on the text, or pair, and on nothing else.
-
-    `purpose` keeps the cuts independent of one another: with one hash for all of them, a dev set
-    held out of train by its small hashes would be anything but a fair draw for the next cut.
-    """
-    written = "\x00".join((purpose, example.text, example.text_pair or ""))
-    return int.from_bytes(hashlib.sha256(written.encode("utf-8")).digest(), "big")
+    """A number below 2**256 that depends on the text, or pair, and on the purpose alone."""
+    return words_hash(words(example), purpose)
 
 
 def hash_halves(
@@ -64,23 +59,12 @@ def hash_halves(
     Who is in which half does not depend on the order of the file.  Equal texts are always in the
     same half, and the halves are as equal as this allows (an odd one more goes to the reported).
     """
-    fit: set[int] = set()
-    for group in _by_hash(dev, "halves")[:-1]:
-        if not fit or len(fit) + len(group) <= len(dev) // 2:
-            fit.update(group)
+    fit = fit_half([words(example) for example in dev])
     return Parts(
         tuple(train),
         tuple(example for position, example in enumerate(dev) if position in fit),
         tuple(example for position, example in enumerate(dev) if position not in fit),
     )
-
-
-def _by_hash(examples: Sequence[Example], purpose: str) -> list[list[int]]:
-    """Positions of the examples in the order of their texts' hashes, equal texts in one group."""
-    groups: dict[tuple[str, str | None], list[int]] = {}
-    for position, example in enumerate(examples):
-        groups.setdefault(words(example), []).append(position)
-    return sorted(groups.values(), key=lambda group: text_hash(examples[group[0]], purpose))
 
 
 def file_halves(
@@ -128,25 +112,8 @@ def crossfit(
     Equal texts are always in the same fold, and the folds are as equal as this allows.
     """
     folds = (options or CutOptions()).folds
-    groups = _by_hash(dev, "folds")
-    check_folds(folds, len(groups), "task.folds")
-    sizes, fold_of = [0] * folds, [0] * len(dev)
-    for group in groups:
-        smallest = sizes.index(min(sizes))
-        sizes[smallest] += len(group)
-        for position in group:
-            fold_of[position] = smallest
-    return Parts(tuple(train), tuple(dev), tuple(dev), tuple(fold_of))
-
-
-def check_folds(folds: int, texts: int, setting: str) -> None:
-    """Raise `InputError` unless that many different texts can be dealt into k folds."""
-    if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= texts:
-        raise InputError(
-            f"{setting} is {folds}.",
-            f"a whole number from 2 to {max(texts, 2)}, the different texts that there are",
-            f"Set {setting}=5.",
-        )
+    fold_of = fold_of_each([words(example) for example in dev], folds, "task.folds")
+    return Parts(tuple(train), tuple(dev), tuple(dev), fold_of)
 
 
 CUTS: dict[str, Callable[[Sequence[Example], Sequence[Example], CutOptions], Parts]] = {

@@ -145,6 +145,8 @@ def training_section(tasks: Sequence[TaskRuns], slugs: Sequence[str]) -> Section
     )
     if not panels:
         why = "No run's history.csv has a top-label ECE that was measured while training."
+        if all(member.is_table for task in tasks for member in task.every):
+            why = "Stored tables of predictions do not tell of the training."
         return Section("training", title, (Absent(why),))
     text = (
         "Top-label ECE of the fit half, before calibration, while the classifier is trained: does "

@@ -34,12 +34,19 @@ EVALUATIONS = "evaluations"
 MOST_SETS = 2
 """Of other texts in one histogram."""
 NO_ENERGY = "None of these runs has an energy: all are plain fine-tuning."
+NONE_IN_TABLES = "None of these stored tables has a column of energies (energy=)."
+NEITHER = "None of these runs and stored tables has an energy, or a column of energies (energy=)."
 
 
 def with_energy(task: TaskRuns) -> dict[str, Told]:
     """The methods whose run has energies, and what these tell of the reported texts."""
     told = {method: told_by(task.one_of(method).test) for method in task.methods}
     return {method: each for method, each in told.items() if each is not None}
+
+
+def _no_energy(tasks: Sequence[TaskRuns]) -> str:
+    are_tables = {member.is_table for task in tasks for member in task.every}
+    return {(False,): NO_ENERGY, (True,): NONE_IN_TABLES}.get(tuple(are_tables), NEITHER)
 
 
 # ------------------------------------------------------------------ data, noise and other texts
@@ -59,7 +66,7 @@ def energies_section(
             panels.append(_histogram(task, member, sets, f"{slug}-{place}"))
     title = "Energies of data, noise and other texts"
     if not panels:
-        return Section("energies", title, (Absent(NO_ENERGY),)), tuple(left_out)
+        return Section("energies", title, (Absent(_no_energy(tasks)),)), tuple(left_out)
     text = (
         "Low energy: looks like the task's texts. None of these texts was trained on. Other texts "
         "are those of the run's evaluations, where it has any (evaluate run=... data=...)."
@@ -164,7 +171,7 @@ def analysis_section(
     """What the energies tell, with the texts at both ends."""
     title = "What the energy tells"
     if sheet is None:
-        return Section("analysis", title, (Absent(NO_ENERGY),))
+        return Section("analysis", title, (Absent(_no_energy(tasks)),))
     blocks: list[Block] = [Paragraph(HOW_TO_READ), sheet.block()]
     for task, slug in zip(tasks, slugs, strict=True):
         found = with_energy(task)
@@ -177,7 +184,11 @@ def analysis_section(
 
 
 def _both_ends(task: TaskRuns, found: Mapping[str, Told]) -> tuple[Block, ...]:
-    """The texts at both ends for one method; those of others are on the pages of their runs."""
+    """The texts at both ends for one run; those of others are on the pages of their runs."""
+    # A table has no texts, and ids alone say nothing.
+    found = {name: told for name, told in found.items() if not task.one_of(name).is_table}
+    if not found:
+        return ()
     method = min(found, key=lambda each: task.one_of(each).values[f"{BEFORE}/cal/ece"])
     member = task.one_of(method)
     name = f"{task.task}, {member.label}"

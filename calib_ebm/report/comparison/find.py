@@ -1,4 +1,4 @@
-"""Run folders from paths and patterns, and why some of them are left out."""
+"""Run folders and tables from paths and patterns, and why some of them are left out."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from glob import glob
 from pathlib import Path
 
 from calib_ebm.errors import InputError
+from calib_ebm.report.comparison.stored import TableSettings, read_stored
 from calib_ebm.report.files import CONFIG, RUN, RunFolder, read_run
+from calib_ebm.report.foreign import ENDINGS
 
 ANYWHERE = "**"
+MANIFEST = "comparison.json"
+"""What a comparison was made of, and which tables of figures it wrote."""
+TABLES = "tables"
 EVALUATION = "evaluation"
 """The entry of config.yaml that tells an evaluation from a run."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A folder that is not on the page, and why, in a sentence."""
+    """A folder or table that is not on the page, and why, in a sentence."""
 
     folder: Path
     why: str
@@ -24,7 +29,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Found:
-    """The runs that can be compared, and the folders that cannot."""
+    """The runs and tables that can be compared, and what cannot."""
 
     runs: tuple[RunFolder, ...]
     left_out: tuple[LeftOut, ...]
@@ -39,13 +44,14 @@ def split_patterns(given: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in given.split(",") if part.strip())
 
 
-def folders_of(patterns: tuple[str, ...]) -> tuple[Path, ...]:
-    """The folders that paths and patterns name, each once, in the order of their names.
+def paths_of(patterns: tuple[str, ...]) -> tuple[Path, ...]:
+    """The run folders and tables that paths and patterns name, each once, ordered by name.
 
-    A folder that is no run itself stands for the runs in it.
+    A folder that is no run itself stands for the runs in it; one that holds no runs, for the
+    tables in it and in the folders directly within.
 
     Raises:
-        InputError: nothing was given, or a pattern names no folder.
+        InputError: nothing was given, or a pattern names nothing.
     """
     if not patterns:
         raise InputError(
@@ -53,43 +59,104 @@ def folders_of(patterns: tuple[str, ...]) -> tuple[Path, ...]:
         )
     found: dict[Path, None] = {}
     for pattern in patterns:
-        folders = _matching(pattern)
-        if not folders:
+        paths = _matching(pattern)
+        if not paths:
             raise InputError(
-                f"{pattern} names no run folder.",
-                "a run folder, a folder of such, or a pattern in quotes, e.g. 'runs/sst2-*'",
+                f"{pattern} names no run folder and no table.",
+                f"a run folder, a table ({', '.join(ENDINGS)}), a folder of either, or a pattern "
+                "in quotes, e.g. 'runs/sst2-*'",
                 "Look at the spelling; paths begin at the folder this command is typed in.",
             )
-        found |= dict.fromkeys(folders)
+        found |= dict.fromkeys(paths)
     return tuple(sorted(found))
 
 
 def _matching(pattern: str) -> list[Path]:
     whole = Path(pattern).expanduser()
     if whole.is_dir():
-        return [whole] if _is_run(whole) else [one for one in whole.iterdir() if _is_run(one)]
+        return [whole] if _is_run(whole) else _runs_in(whole) or _tables_in(whole)
+    if whole.is_file():
+        return [whole] if _is_table(whole) else []
     # Not Path.glob, which takes no pattern that begins at the root.
-    folders = [Path(one) for one in glob(str(whole), recursive=True) if Path(one).is_dir()]  # noqa: PTH207
-    # Below a run lie its model and its evaluations, which a pattern of all depths matches too.
-    return [one for one in folders if _is_run(one)] if ANYWHERE in pattern else folders
+    paths = [Path(one) for one in glob(str(whole), recursive=True)]  # noqa: PTH207
+    if ANYWHERE in pattern:
+        # Below a run lie its model and its evaluations, which a pattern of all depths matches too.
+        return [one for one in paths if _is_run(one) or (_is_table(one) and not _owner(one))]
+    found = []
+    for one in paths:
+        if one.is_dir() and not _is_run(one):
+            found += _tables_in(one) or [one]
+        elif one.is_dir() or _is_table(one):
+            found.append(one)
+    return found
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    return [one for one in folder.iterdir() if _is_run(one)]
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    """The tables of a folder and of those directly within, unless there are runs."""
+    if _runs_in(folder):
+        return []
+    within = [one for one in folder.iterdir() if one.is_dir() and not _is_hidden(one)]
+    every = [one for place in (folder, *within) for one in place.iterdir()]
+    return [one for one in every if _is_table(one) and not _owner(one)]
+
+
+def _is_table(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in ENDINGS and not _is_hidden(path)
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".")
+
+
+def _owner(path: Path) -> Path | None:
+    """The run or the comparison that a file belongs to, if there is one."""
+    home = path.parent.parent
+    if path.parent.name == TABLES and (home / MANIFEST).is_file():
+        return home
+    runs = (one for one in path.parents if (one / CONFIG).is_file() and (one / RUN).is_file())
+    return next(runs, None)
 
 
 def _is_run(folder: Path) -> bool:
     return (folder / CONFIG).is_file() or (folder / RUN).is_file()
 
 
-def read_all(folders: tuple[Path, ...]) -> Found:
-    """Read every folder; one that cannot be used is left out and named, and stops nothing."""
+def read_all(paths: tuple[Path, ...], settings: TableSettings | None = None) -> Found:
+    """Read every path; one that cannot be used is left out and named, and stops nothing.
+
+    Args:
+        paths: of run folders and tables.
+        settings: how tables are to be read.
+    """
     runs, left_out = [], []
-    for folder in folders:
+    for path in paths:
         try:
-            runs.append(_usable(read_run(folder)))
+            if path.is_file():
+                runs.append(_table(path, settings or TableSettings()))
+            else:
+                runs.append(_usable(read_run(path)))
         except InputError as error:
-            left_out.append(LeftOut(folder, error.given.removeprefix(f"{folder} ")))
+            why = error.given.removeprefix(f"{path}:").removeprefix(f"{path} ").strip()
+            # What helps with a table is on this command's line; with a run it is another command.
+            left_out.append(LeftOut(path, f"{why} {error.to_do}" if path.is_file() else why))
         except (OSError, ValueError, TypeError, KeyError) as error:
             # A stranger's folder may be wrong in ways that nobody thought of.
-            left_out.append(LeftOut(folder, f"It cannot be read ({type(error).__name__})."))
+            left_out.append(LeftOut(path, f"It cannot be read ({type(error).__name__})."))
     return Found(tuple(runs), tuple(left_out))
+
+
+def _table(path: Path, settings: TableSettings) -> RunFolder:
+    if (owner := _owner(path)) is not None:
+        raise InputError(
+            f"{path} is a file of {owner}, and no table of its own.",
+            "a table that is part of no run and of no comparison",
+            "Give the run's folder instead, if it is one.",
+        )
+    return read_stored(path, settings)
 
 
 def _usable(run: RunFolder) -> RunFolder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,17 @@ from calib_ebm.calibration import errors
 from calib_ebm.calibration.calibrators import build_calibrator
 from calib_ebm.calibration.crossfit import crossfit_probabilities
 from calib_ebm.calibration.estimates import LabelledSet, named_estimate
+from calib_ebm.calibration.floors import null_draws, p_value
 from calib_ebm.calibration.resample import Sums, bootstrap, gap_sums
 from calib_ebm.errors import InputError
 from calib_ebm.report.columns import Floats
+from calib_ebm.report.comparison.devset import apart, dev_set, filled
 from calib_ebm.report.comparison.find import LeftOut
 from calib_ebm.report.comparison.methods import (
     Flat,
     find_baseline,
     method_settings,
-    names_of_methods,
+    names_with_tables,
 )
 from calib_ebm.report.files import Predictions, RunFolder
 
@@ -68,6 +70,11 @@ class Member:
         """Method and seed."""
         return f"{self.method}, seed {self.seed}"
 
+    @property
+    def is_table(self) -> bool:
+        """Whether this is a stored table and no run of ours."""
+        return self.run.method is not None
+
 
 @dataclass(frozen=True)
 class TaskRuns:
@@ -93,6 +100,11 @@ class TaskRuns:
         """Any run: all have the same texts."""
         return next(iter(next(iter(self.members.values())).values()))
 
+    @property
+    def every(self) -> tuple[Member, ...]:
+        """All runs and tables, method by method."""
+        return tuple(run for runs in self.members.values() for run in runs.values())
+
     def one_of(self, method: str) -> Member:
         """The run that stands for a method where only one can be drawn.
 
@@ -112,7 +124,10 @@ def gather(
         InputError: no method has the name of the baseline that was asked for.
     """
     settings = [method_settings(run.config) for run in runs]
-    names = names_of_methods([run.run.task for run in runs], settings)
+    # A table has no settings: not even those that stand for plain fine-tuning where none are.
+    settings = [{} if run.method else flat for run, flat in zip(runs, settings, strict=True)]
+    tasks_of = [run.run.task for run in runs]
+    names = names_with_tables(tasks_of, settings, [run.method for run in runs])
     chosen = find_baseline(names, settings, baseline)
     members: list[Member] = []
     left_out: list[LeftOut] = []
@@ -144,7 +159,21 @@ def _member(run: RunFolder, name: str, flat: Flat) -> Member:
     if told is not None and not abs(told - found) < AGREES:
         given = f"Its metrics.json tells of a top-label ECE of {told:.4f}, its predictions"
         raise InputError(f"{given} of {found:.4f}.", "files of one run", "Run it again.")
-    return Member(run, name, flat, test, probs)
+    return Member(_with_floors(run, probs), name, flat, test, probs)
+
+
+def _with_floors(run: RunFolder, probs: Mapping[str, Tensor]) -> RunFolder:
+    """The run with the floor of each ECE that its metrics do not have: no ECE without one."""
+    labels_N = torch.from_numpy(run.predictions.of("test").labels_N)
+    floors: dict[str, float] = {}
+    for stage, probs_NC in probs.items():
+        name = f"{stage}/cal/ece"
+        if f"{name}/floor" in run.metrics:
+            continue
+        null_R = null_draws(probs_NC, bins=BINS, seed=run.run.seed, names=("cal/ece",))["cal/ece"]
+        found = errors.ece_top_label(probs_NC, labels_N, BINS).item()
+        floors |= {f"{name}/floor": null_R.mean().item(), f"{name}/p_value": p_value(null_R, found)}
+    return replace(run, metrics={**run.metrics, **floors}) if floors else run
 
 
 def _calibrated(config: Mapping[str, Any], fit: Predictions, test: Predictions) -> Tensor:
@@ -163,21 +192,14 @@ def _calibrated(config: Mapping[str, Any], fit: Predictions, test: Predictions) 
     return calibrator.probabilities(torch.from_numpy(test.logits_NC)).double()
 
 
-def dev_set(member: Member) -> tuple[object, ...]:
-    """What two runs must share to be compared text by text: texts, labels and their order."""
-    digest = str(member.run.run.data_digests.get("dev", ""))
-    order = np.argsort(np.asarray(member.test.ids))
-    ids = tuple(member.test.ids[row] for row in order)
-    return (digest, ids, tuple(member.test.labels_N[order].tolist()), member.run.run.labels)
-
-
 def require_same_texts(a: Member, b: Member) -> None:
     """Refuse to compare two runs in pairs unless they are measured on the same texts.
 
     Raises:
         InputError: the dev sets differ; it names both runs.
     """
-    if dev_set(a) != dev_set(b):
+    one, other = filled([dev_set(a.run, a.test), dev_set(b.run, b.test)])
+    if one != other:
         raise InputError(
             f"{a.run.path} and {b.run.path} have different dev sets: they cannot be compared in "
             "pairs.",
@@ -190,22 +212,25 @@ def _comparable(
     members: list[Member], baseline: str | None
 ) -> tuple[dict[str, dict[int, Member]], list[LeftOut]]:
     """One run for each method and seed, all measured on the same texts."""
-    sets = [dev_set(member) for member in members]
+    sets = filled([dev_set(member.run, member.test) for member in members])
     with_baseline = [s for s, m in zip(sets, members, strict=True) if m.method == baseline]
     usual = Counter(with_baseline or sets).most_common(1)[0][0]
     left_out = []
     of_method: dict[str, dict[int, Member]] = {}
-    reference: Member | None = None
+    reference = members[sets.index(usual)]
     for member, texts in zip(members, sets, strict=True):
         earlier = of_method.get(member.method, {}).get(member.seed)
         if texts != usual:
-            why = "Its dev set is not that of the task's other runs: no comparison in pairs."
+            why = (
+                "Its dev set is not that of the task's other runs: no comparison in pairs. "
+                + apart(texts, usual)
+            )
             left_out.append(LeftOut(member.run.path, why))
         elif earlier is not None:
-            why = f"{earlier.run.path} has the same settings and the same seed."
+            same = "name" if member.is_table else "settings"
+            why = f"{earlier.run.path} has the same {same} and the same seed."
             left_out.append(LeftOut(member.run.path, why))
         else:
-            reference = reference or member
             aligned = in_order_of(member, reference.test.ids)
             of_method.setdefault(member.method, {})[member.seed] = aligned
     order = sorted(of_method, key=lambda method: (method != baseline, method))

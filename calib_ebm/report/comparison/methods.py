@@ -34,6 +34,8 @@ FIRST = (ENERGY, LOSS, NOISE, PER_TEXT, CALIBRATOR, ENCODER, "loss.nce_weight")
 """Named before all others, which they often decide."""
 PLAIN_LOSSES = ("joint", "cross_entropy")
 """Cross-entropy, with the energy's loss where there is an energy."""
+PLAIN_NAMES = ("none", "baseline", "plain", "plain fine-tuning", "cross_entropy")
+"""What tables of plain fine-tuning are called."""
 ONLY_WITH_ENERGY = ("noise.", "loss.nce_weight", "loss.ramp", "energy.")
 
 
@@ -133,6 +135,31 @@ def _written(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def names_with_tables(
+    tasks: Sequence[str], settings: Sequence[Flat], given: Sequence[str | None]
+) -> list[str]:
+    """The names of the methods of runs and of stored tables.
+
+    A table's is its file's. Where a run's method has the same, a table is told from it: nobody
+    knows the table's settings.
+
+    Args:
+        tasks: of each.
+        settings: of each; of a table none.
+        given: the name of each table; None of a run.
+
+    >>> names_with_tables(["a", "a"], [{"energy.name": "hidden"}, {}], [None, "hidden"])
+    ['hidden', 'hidden (table)']
+    """
+    runs = [place for place, name in enumerate(given) if name is None]
+    found = names_of_methods([tasks[r] for r in runs], [settings[r] for r in runs])
+    of_runs = dict(zip(runs, found, strict=True))
+    return [
+        of_runs[place] if name is None else f"{name} (table)" if name in found else name
+        for place, name in enumerate(given)
+    ]
+
+
 def is_plain(settings: Flat) -> bool:
     """Whether this is fine-tuning by cross-entropy alone."""
     return settings.get(ENERGY, "none") == "none" and settings.get(LOSS, "joint") in PLAIN_LOSSES
@@ -141,11 +168,11 @@ def is_plain(settings: Flat) -> bool:
 def find_baseline(
     names: Sequence[str], settings: Sequence[Flat], asked: str | None = None
 ) -> str | None:
-    """The method that the others are compared with; None if there is no plain fine-tuning.
+    """The method that the others are compared with; None if there is none that is plain.
 
     Args:
-        names: of each run's method.
-        settings: of each run.
+        names: of each run's method, and of each table's.
+        settings: of each run; of a table none, and its name says whether it is plain.
         asked: the baseline= that a person gave.
 
     Raises:
@@ -156,11 +183,15 @@ def find_baseline(
             raise InputError(
                 f"baseline={asked!r} is no method of these runs.",
                 " | ".join(sorted(set(names))),
-                "Give one of these in quotes, or leave it out: then it is plain fine-tuning.",
+                "Give one of these in quotes, or leave it out: then it is plain fine-tuning, where "
+                "there is such.",
             )
         return asked
     plain = Counter(
-        name for name, flat in zip(names, settings, strict=True) if is_plain(flat)
+        name for name, flat in zip(names, settings, strict=True) if flat and is_plain(flat)
     ).most_common()
     # Of several, the one with most runs; of as many, the one with the shortest name.
-    return min(plain, key=lambda each: (-each[1], len(each[0]), each[0]))[0] if plain else None
+    if plain:
+        return min(plain, key=lambda each: (-each[1], len(each[0]), each[0]))[0]
+    tables = {n for n, flat in zip(names, settings, strict=True) if not flat and n in PLAIN_NAMES}
+    return tables.pop() if len(tables) == 1 else None

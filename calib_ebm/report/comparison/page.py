@@ -11,31 +11,38 @@ from pathlib import Path
 
 from calib_ebm.errors import InputError
 from calib_ebm.report.atomic import write_json_atomic, write_text_atomic
-from calib_ebm.report.blocks import Block, Page, Paragraph, Section, Table, Tile, Tiles, row
+from calib_ebm.report.blocks import Page
 from calib_ebm.report.comparison import confidence, energy, stress
-from calib_ebm.report.comparison.differences import difference, mean_of
-from calib_ebm.report.comparison.find import LeftOut, folders_of, read_all, split_patterns
+from calib_ebm.report.comparison.find import (
+    MANIFEST,
+    TABLES,
+    LeftOut,
+    paths_of,
+    read_all,
+    split_patterns,
+)
+from calib_ebm.report.comparison.headline import baseline as baseline_of
+from calib_ebm.report.comparison.headline import kicker, summary, tiles, title
+from calib_ebm.report.comparison.making import cost_section, cost_sheet, settings_sheet
 from calib_ebm.report.comparison.members import TaskRuns, gather, resample
+from calib_ebm.report.comparison.overview import (
+    differences_section,
+    how_many,
+    methods_section,
+    missing_section,
+)
 from calib_ebm.report.comparison.results import (
-    AFTER,
-    BEFORE,
-    HOW_TO_READ,
-    as_figure,
-    cost_sheet,
     differences_sheet,
     overview_sheets,
-    settings_sheet,
     slug_of,
     slugs_of,
     task_sheet,
 )
-from calib_ebm.report.comparison.sheets import Figure, Sheet
+from calib_ebm.report.comparison.sheets import Sheet
+from calib_ebm.report.comparison.stored import TableSettings
 from calib_ebm.report.files import CONFIG, REPORT, RUN
-from calib_ebm.report.numbers import count
 from calib_ebm.report.page import render
 
-MANIFEST = "comparison.json"
-TABLES = "tables"
 ENDINGS = ("csv", "md", "tex")
 _OURS = re.compile(r"[a-z0-9-]+\.(csv|md|tex)")
 
@@ -58,8 +65,9 @@ def write_comparison(
     baseline: str | None = None,
     resamples: int = 1000,
     seed: int = 0,
+    tables: TableSettings | None = None,
 ) -> tuple[Path, Comparison]:
-    """Compare run folders and write the page, and every table as CSV, Markdown and LaTeX.
+    """Compare runs and stored tables: write the page, and its tables as CSV, Markdown and LaTeX.
 
     Args:
         runs: paths and patterns, a list of them or one text with commas.
@@ -67,12 +75,14 @@ def write_comparison(
         baseline: name of a method; None: plain fine-tuning, where there is one.
         resamples: of the texts, for the intervals.
         seed: of the resamples.
+        tables: how stored tables are to be read; None: by the usual names of columns.
 
     Returns:
         the page's path, and what it was made from.
 
     Raises:
-        InputError: no run can be used, no method has that name, or `out` holds something else.
+        InputError: nothing can be used, no method has that name, `out` holds something else, or
+            tables have settings and there is none.
     """
     patterns = split_patterns(runs) if isinstance(runs, str) else tuple(runs)
     folder = Path("reports") / name_of(patterns) if out is None else Path(out).expanduser()
@@ -81,7 +91,15 @@ def write_comparison(
         raise InputError(
             f"resamples is {resamples}.", "a whole number from 2", "Leave it at 1,000."
         )
-    comparison = compare(folders_of(patterns), baseline, resamples=resamples, seed=seed)
+    paths = paths_of(patterns)
+    given = tables.given() if tables is not None else []
+    if given and not any(one.is_file() for one in paths):
+        raise InputError(
+            f"{', '.join(given)} given, and runs= names no table.",
+            "these settings where there are tables: a run's predictions have their own columns",
+            "Leave them out.",
+        )
+    comparison = compare(paths, baseline, resamples=resamples, seed=seed, tables=tables)
     path = folder / REPORT
     _write_tables(folder, comparison)
     write_text_atomic(path, render(comparison.page))
@@ -89,57 +107,92 @@ def write_comparison(
 
 
 def compare(
-    folders: tuple[Path, ...], baseline: str | None, *, resamples: int, seed: int
+    paths: tuple[Path, ...],
+    asked: str | None,
+    *,
+    resamples: int,
+    seed: int,
+    tables: TableSettings | None = None,
 ) -> Comparison:
-    """Read the runs and compose the page.
+    """Read the runs and tables and compose the page.
 
     Raises:
-        InputError: none of the folders can be used, or no method has the baseline's name.
+        InputError: none of the paths can be used, or no method has the baseline's name.
     """
-    found = read_all(folders)
-    tasks, further = gather(found.runs, baseline) if found.runs else ((), ())
+    found = read_all(paths, tables)
+    tasks, further = gather(found.runs, asked) if found.runs else ((), ())
     left_out = (*found.left_out, *further)
     if not tasks:
-        reasons = " ".join(f"{each.folder}: {each.why}" for each in left_out[:5])
-        raise InputError(
-            f"None of {count(len(folders), 'folder')} can be compared. {reasons}",
-            "folders of finished runs",
-            "Give such folders with runs=..., or let the runs finish.",
-        )
+        raise _none_left(paths, left_out)
     for task in tasks:
-        for runs in task.members.values():
-            for member in runs.values():
-                resample(member, resamples, seed)
+        for member in task.every:
+            resample(member, resamples, seed)
     slugs = slugs_of(tasks)
     energies, broken = energy.energies_section(tasks, slugs)
     under_stress, stress_sheets, unread = stress.stress_section(tasks, slugs)
     left_out += (*broken, *unread)
-    main = tuple(task_sheet(task, slug) for task, slug in zip(tasks, slugs, strict=True))
-    settings, overview = settings_sheet(tasks), overview_sheets(tasks)
-    differences = differences_sheet(tasks)
-    associations, cost = energy.association_sheet(tasks, seed), cost_sheet(tasks)
+    sheets = _Sheets.of(tasks, slugs, seed)
     page = Page(
-        title=_title(tasks),
-        kicker=_kicker(tasks),
-        summary=_summary(tasks),
-        tiles=_tiles(tasks[0]),
+        title=title(tasks),
+        kicker=kicker(tasks),
+        summary=summary(tasks),
+        tiles=tiles(tasks[0]),
         sections=(
-            _methods_section(tasks, [s for s in (settings, *overview, *main) if s is not None]),
-            _differences_section(tasks, differences),
+            methods_section(tasks, sheets.methods),
+            differences_section(tasks, sheets.differences),
             confidence.reliability_section(tasks, slugs),
             confidence.risk_section(tasks, slugs),
             confidence.training_section(tasks, slugs),
             confidence.pairs_section(tasks, slugs),
             energies,
-            energy.analysis_section(tasks, slugs, associations),
+            energy.analysis_section(tasks, slugs, sheets.associations),
             under_stress,
-            Section("cost", "What it cost", (cost.block(),)),
-            _missing_section(tasks, left_out),
+            cost_section(sheets.cost),
+            missing_section(tasks, left_out),
         ),
     )
-    sheets = [settings, *overview, *main, differences, associations, *stress_sheets, cost]
-    kept = tuple(sheet for sheet in sheets if sheet is not None)
-    return Comparison(tasks, left_out, _baseline(tasks), kept, page)
+    return Comparison(tasks, left_out, baseline_of(tasks), sheets.all(stress_sheets), page)
+
+
+@dataclass(frozen=True)
+class _Sheets:
+    """The tables of a comparison; None for one of which there is nothing to say."""
+
+    methods: tuple[Sheet, ...]
+    differences: Sheet | None
+    associations: Sheet | None
+    cost: Sheet | None
+
+    @classmethod
+    def of(cls, tasks: Sequence[TaskRuns], slugs: Sequence[str], seed: int) -> _Sheets:
+        main = (task_sheet(task, slug) for task, slug in zip(tasks, slugs, strict=True))
+        methods = (settings_sheet(tasks), *overview_sheets(tasks), *main)
+        return cls(
+            methods=tuple(sheet for sheet in methods if sheet is not None),
+            differences=differences_sheet(tasks),
+            associations=energy.association_sheet(tasks, seed),
+            cost=cost_sheet(tasks),
+        )
+
+    def all(self, of_stress: Sequence[Sheet]) -> tuple[Sheet, ...]:
+        """In the order in which they are written."""
+        every = (*self.methods, self.differences, self.associations, *of_stress, self.cost)
+        return tuple(sheet for sheet in every if sheet is not None)
+
+
+def _none_left(paths: Sequence[Path], left_out: Sequence[LeftOut]) -> InputError:
+    reasons = " ".join(f"{each.folder}: {each.why}" for each in left_out[:5])
+    allowed, to_do = "folders of finished runs", "Give such folders with runs=..."
+    if any(path.is_file() for path in paths):
+        allowed += (
+            ", and tables with a row for each text: probabilities or logits, a label, and an id"
+        )
+        to_do += ", name a table's columns with probs=, logits=, label=, id=, split= and energy="
+    return InputError(
+        f"None of {how_many(paths)} can be compared. {reasons}",
+        allowed,
+        f"{to_do}, or let the runs finish.",
+    )
 
 
 def name_of(patterns: Sequence[str]) -> str:
@@ -199,147 +252,3 @@ def _earlier(manifest: Path) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return [name for name in names if isinstance(name, str) and _OURS.fullmatch(name)]
-
-
-# -------------------------------------------------------------------------------- what it says
-
-
-def _baseline(tasks: Sequence[TaskRuns]) -> str | None:
-    return next((task.baseline for task in tasks if task.baseline is not None), None)
-
-
-def _methods(tasks: Sequence[TaskRuns]) -> set[str]:
-    return {method for task in tasks for method in task.methods}
-
-
-def _title(tasks: Sequence[TaskRuns]) -> str:
-    names = ", ".join(task.task for task in tasks)
-    many = len(_methods(tasks))
-    what = count(many, "method") if many > 1 else "One method"
-    return f"{what} on {names}"
-
-
-def _kicker(tasks: Sequence[TaskRuns]) -> str:
-    runs = sum(len(of) for task in tasks for of in task.members.values())
-    seeds = sorted({seed for task in tasks for of in task.members.values() for seed in of})
-    base = _baseline(tasks)
-    parts = (
-        count(runs, "run"),
-        count(len(tasks), "task"),
-        f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]} only",
-        f"baseline: {base}" if base else "no baseline",
-    )
-    return " · ".join(parts)
-
-
-def _summary(tasks: Sequence[TaskRuns]) -> str:
-    said = [_finding(task) for task in tasks[:4]]
-    if len(tasks) > len(said):
-        said.append(f"{count(len(tasks) - len(said), 'further task')} below.")
-    return " ".join(said)
-
-
-def _finding(task: TaskRuns) -> str:
-    """What was found on one task, in a sentence or two."""
-    name = f"{BEFORE}/cal/ece"
-    means = {m: as_figure(mean_of(runs, name), name) for m, runs in task.members.items()}
-    known = {method: mean for method, mean in means.items() if mean is not None}
-    lowest = min(known, key=lambda method: known[method].value)
-    start = f"On {task.task}, {count(task.texts, 'reported text')}"
-    if task.baseline is None or task.baseline == lowest:
-        return f"{start}, {lowest} has the lowest top-label ECE as trained, {_said(known[lowest])}."
-    gap = difference(task.members[lowest], task.members[task.baseline], name)
-    verdict = "they share no seed, so that the difference is not known"
-    if gap is not None:
-        figure = as_figure(gap, name, of_level=False)
-        sure = "is more than chance" if gap.sure else "cannot be told from chance"
-        verdict = f"the difference, {figure.signed if figure else ''} points, {sure}"
-    return (
-        f"{start}, the confidence of {task.baseline} is off by {_said(known[task.baseline])} on "
-        f"average (top-label ECE, as trained); that of {lowest} by {_said(known[lowest])}: "
-        f"{verdict}."
-    )
-
-
-def _said(figure: Figure) -> str:
-    return f"{figure.text} {figure.interval}"
-
-
-def _tiles(task: TaskRuns) -> Tiles:
-    """The first task's top-label ECE of up to four methods, before and after."""
-    tiles = []
-    for method in task.methods[:4]:
-        for stage, called in ((BEFORE, "ECE as trained"), (AFTER, "after calibration")):
-            name = f"{stage}/cal/ece"
-            figure = as_figure(mean_of(task.members[method], name), name)
-            if figure is not None:
-                tiles.append(Tile(f"{method}: {called}", figure.text, figure.interval))
-    return Tiles(tuple(tiles))
-
-
-def _methods_section(tasks: Sequence[TaskRuns], sheets: Sequence[Sheet]) -> Section:
-    single = [
-        f"{method} on {task.task}"
-        for task in tasks
-        for method, runs in task.members.items()
-        if len(runs) == 1
-    ]
-    blocks: list[Block] = [
-        Paragraph(
-            "A method is what differs between the runs, seeds aside. After calibration: by the "
-            "run's own calibrator (temperature scaling, unless the method says otherwise), fitted "
-            "on the fit half and measured on the other."
-        )
-    ]
-    if single:
-        blocks.append(
-            Paragraph(
-                f"Of one seed only: {', '.join(single)}. Their intervals are over texts alone; "
-                "what another seed would give is not known."
-            )
-        )
-    blocks.append(Paragraph(HOW_TO_READ))
-    return Section("methods", "Methods and tasks", (*blocks, *(sheet.block() for sheet in sheets)))
-
-
-def _differences_section(tasks: Sequence[TaskRuns], sheet: Sheet | None) -> Section:
-    title = "What can be told from chance"
-    if sheet is None:
-        why = "There is no method beside the baseline, or no baseline, so nothing is compared."
-        if _baseline(tasks) is None:
-            why = (
-                "None of these runs is plain fine-tuning (energy=none), and no other baseline was "
-                "named with baseline=, so there are no differences to it."
-            )
-        return Section("differences", title, (Paragraph(why),))
-    return Section("differences", title, (sheet.block(),))
-
-
-def _missing_section(tasks: Sequence[TaskRuns], left_out: Sequence[LeftOut]) -> Section:
-    blocks: list[Block] = []
-    if left_out:
-        rows = tuple(row(str(each.folder), each.why) for each in left_out)
-        caption = f"{count(len(left_out), 'folder')} left out."
-        blocks.append(Table(caption, ("Folder", "Why"), rows, narrow="stack"))
-    else:
-        blocks.append(Paragraph("No folder was left out."))
-    lacking = list(_lacking(tasks))
-    if lacking:
-        rows = tuple(row(*each) for each in lacking)
-        caption = "Runs that others have and these lack: their differences rest on fewer pairs."
-        blocks.append(Table(caption, ("Task", "Method", "Missing"), rows, narrow="stack"))
-    return Section("missing", "What was left out, and what is missing", tuple(blocks))
-
-
-def _lacking(tasks: Sequence[TaskRuns]) -> list[tuple[str, str, str]]:
-    """Task, method, and the seeds that other methods of the task have and this one has not."""
-    lacking = []
-    for task in tasks:
-        every = {seed for runs in task.members.values() for seed in runs}
-        for method in sorted(_methods(tasks)):
-            seeds = sorted(every - set(task.members.get(method, {})))
-            if method not in task.members:
-                lacking.append((task.task, method, "all seeds"))
-            elif seeds:
-                lacking.append((task.task, method, f"seed {', '.join(map(str, seeds))}"))
-    return lacking

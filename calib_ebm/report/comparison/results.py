@@ -1,11 +1,11 @@
-"""The tables: methods by figures of a task, methods by tasks, differences, and the cost."""
+"""The tables: methods by figures of a task, methods by tasks, and differences."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean, stdev
+from collections.abc import Iterable, Sequence
+from statistics import fmean
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from calib_ebm.report.comparison.differences import (
     mean_of,
 )
 from calib_ebm.report.comparison.members import STAGES, Member, TaskRuns
-from calib_ebm.report.comparison.sheets import Amount, Entry, Figure, Sheet
+from calib_ebm.report.comparison.sheets import Entry, Figure, Sheet
 from calib_ebm.report.tables import METRICS, Metric
 
 BEFORE, AFTER = STAGES
@@ -128,7 +128,7 @@ def _column(task: TaskRuns, name: str) -> dict[str, Figure | None]:
         change = None
         if task.baseline is not None and method != task.baseline:
             change = difference(runs, task.members[task.baseline], name)
-        floor, chance = _floor(runs.values(), name)
+        floor, chance = floor_of(runs.values(), name)
         column[method] = as_figure(
             mean_of(runs, name),
             name,
@@ -168,7 +168,7 @@ def as_figure(
     )
 
 
-def _floor(runs: Iterable[Member], name: str) -> tuple[float | None, float | None]:
+def floor_of(runs: Iterable[Member], name: str) -> tuple[float | None, float | None]:
     """Mean over seeds of the floor; the p-value against it only where there is one seed."""
     floors = [run.run.metrics.get(f"{name}/floor") for run in runs]
     chances = [run.run.metrics.get(f"{name}/p_value") for run in runs]
@@ -276,60 +276,3 @@ def _difference_row(task: TaskRuns, method: str, name: str, found: Combined) -> 
     sure = "yes" if found.sure else "no"
     figure = as_figure(found, name, of_level=False)
     return (method, task.task, title_of(name), figure, found.seeds, sure, found.p_value, takes)
-
-
-# ---------------------------------------------------------------------------- settings and cost
-
-
-def settings_sheet(tasks: Sequence[TaskRuns]) -> Sheet | None:
-    """Every setting in which the methods of a task differ, the decided ones too; None of one."""
-    rows: list[tuple[Entry, ...]] = []
-    for task in tasks:
-        flats = {m: next(iter(runs.values())).settings for m, runs in task.members.items()}
-        differing = sorted(
-            name
-            for name in {name for flat in flats.values() for name in flat}
-            if len({repr(flat[name]) for flat in flats.values() if name in flat}) > 1
-        )
-        for method, flat in flats.items():
-            said = ", ".join(f"{name}={flat[name]}" for name in differing if name in flat)
-            rows.append((method, task.task, said))
-    if len(rows) == len(tasks):
-        return None
-    caption = "All settings in which the methods of a task differ."
-    return Sheet("settings", caption, ("Method", "Task", "Settings"), tuple(rows))
-
-
-def cost_sheet(tasks: Sequence[TaskRuns]) -> Sheet:
-    """Seconds and memory of each method, mean over its runs."""
-    rows: list[tuple[Entry, ...]] = []
-    for task in tasks:
-        for method, runs in task.members.items():
-            trained = [_stage(run, ("train",)) for run in runs.values()]
-            noise = [_stage(run, ("tune_noise", "draw_noise")) for run in runs.values()]
-            peaks = [
-                max((s.peak_memory_mb for s in run.run.run.stages.values()), default=math.nan)
-                for run in runs.values()
-            ]
-            costs = (_over_runs(each) for each in (trained, noise, peaks))
-            rows.append((method, task.task, len(runs), *costs))
-    head = ("Method", "Task", "Runs", "Training, s", "Noise, s", "Peak memory, MB")
-    caption = (
-        "Mean over runs, with ± the standard deviation over them. Noise is tuned and drawn once, "
-        "and shared by the runs that want the same: it counts where it was made."
-    )
-    return Sheet("cost", caption, head, tuple(rows))
-
-
-def _stage(run: Member, names: Sequence[str]) -> float:
-    stages: Mapping[str, object] = run.run.run.stages
-    done = [run.run.run.stages[name] for name in names if name in stages]
-    seconds = [stage.seconds for stage in done if not stage.skipped]
-    return sum(seconds) if seconds else math.nan
-
-
-def _over_runs(values: Sequence[float]) -> Amount | None:
-    known = [value for value in values if math.isfinite(value)]
-    if not known:
-        return None
-    return Amount(fmean(known), stdev(known) if len(known) > 1 else None)

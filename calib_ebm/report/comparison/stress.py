@@ -30,6 +30,10 @@ NONE = (
     "None of these runs has an evaluations/stress.csv: python -m calib_ebm.evaluate writes it when "
     "a run is measured on corrupted or other texts."
 )
+NONE_OF_TABLES = (
+    "Stored tables were measured on their own texts only. Texts of another kind are a folder, and "
+    "so a task, of their own."
+)
 
 Estimate = tuple[float, float, float]
 
@@ -109,7 +113,9 @@ def stress_section(
     ]
     sheets = tuple(s for s in (_sets_sheet(of_tasks), _ood_sheet(of_tasks)) if s is not None)
     if not sheets:
-        return Section("stress", TITLE, (Absent(NONE),)), (), tuple(left_out)
+        tables = all(member.is_table for task in tasks for member in task.every)
+        absent = Absent(NONE_OF_TABLES if tables else NONE)
+        return Section("stress", TITLE, (absent,)), (), tuple(left_out)
     if panels:
         text = "Top-label ECE of the reported texts as more and more of them is corrupted."
         blocks += [Paragraph(text), Panels(tuple(panels))]

@@ -7,32 +7,32 @@ from pathlib import Path
 import pytest
 
 from calib_ebm.errors import InputError
-from calib_ebm.report.comparison.find import folders_of, read_all
+from calib_ebm.report.comparison.find import paths_of, read_all
 
 Folder = Callable[..., Path]
 
 
-def test_paths_patterns_and_folders_of_runs(
+def test_paths_patterns_and_paths_of_runs(
     run_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = run_folder(seed=1), run_folder(seed=2)
     (a / "model").mkdir()
     (a.parent / "multirun.yaml").write_text("")
     (a.parent / "other").mkdir()
-    assert folders_of((str(a), str(b), str(a))) == (a, b)
-    assert folders_of((str(a.parent / "*seed*"),)) == (a, b)
+    assert paths_of((str(a), str(b), str(a))) == (a, b)
+    assert paths_of((str(a.parent / "*seed*"),)) == (a, b)
     # A pattern names whatever it matches, so that what is no run can be named as left out.
-    assert folders_of((str(a.parent / "*"),)) == (a.parent / "other", a, b)
-    assert folders_of((str(a.parent),)) == (a, b)
-    assert folders_of((str(tmp_path / "**"),)) == (a, b)
+    assert paths_of((str(a.parent / "*"),)) == (a.parent / "other", a, b)
+    assert paths_of((str(a.parent),)) == (a, b)
+    assert paths_of((str(tmp_path / "**"),)) == (a, b)
     monkeypatch.chdir(tmp_path)
-    assert folders_of(("runs/*seed2",)) == (Path("runs") / b.name,)
+    assert paths_of(("runs/*seed2",)) == (Path("runs") / b.name,)
 
 
 @pytest.mark.parametrize("patterns", [(), ("nowhere/*",), ("nowhere",)])
 def test_a_pattern_that_names_nothing_is_refused(patterns: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match="names no"):
-        folders_of(patterns)
+        paths_of(patterns)
 
 
 def spoil_nothing(folder: Path) -> None:

@@ -7,14 +7,13 @@ from statistics import fmean, stdev
 import pytest
 
 from calib_ebm.report.comparison.find import read_all
+from calib_ebm.report.comparison.making import cost_sheet, settings_sheet
 from calib_ebm.report.comparison.members import TaskRuns, gather, resample
 from calib_ebm.report.comparison.results import (
-    cost_sheet,
     differences_sheet,
     figures_of,
     over_tasks,
     overview_sheets,
-    settings_sheet,
     slugs_of,
     task_sheet,
 )
