@@ -17,8 +17,9 @@ from calib_ebm.learn.measure import Measured, Scored, energy_metrics, true_energ
 from calib_ebm.learn.scoring import combined
 from calib_ebm.report.cut import cut_by_ids
 from calib_ebm.report.files import PREDICTIONS, RunFolder, read_run
-from calib_ebm.report.foreign import ENDINGS, ForeignTable, TableColumns, read_foreign
+from calib_ebm.report.foreign import ForeignTable, TableColumns, read_foreign
 from calib_ebm.report.predictions import Predictions
+from calib_ebm.report.reader import ENDINGS
 
 Config = Mapping[str, Any]
 Source = tuple[str, Subject, MeasuredSet]

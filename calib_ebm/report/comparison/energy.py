@@ -46,7 +46,9 @@ def with_energy(task: TaskRuns) -> dict[str, Told]:
 
 def _no_energy(tasks: Sequence[TaskRuns]) -> str:
     are_tables = {member.is_table for task in tasks for member in task.every}
-    return {(False,): NO_ENERGY, (True,): NONE_IN_TABLES}.get(tuple(are_tables), NEITHER)
+    if len(are_tables) > 1:
+        return NEITHER
+    return NONE_IN_TABLES if True in are_tables else NO_ENERGY
 
 
 # ------------------------------------------------------------------ data, noise and other texts

@@ -9,7 +9,7 @@ from pathlib import Path
 from calib_ebm.errors import InputError
 from calib_ebm.report.comparison.stored import TableSettings, read_stored
 from calib_ebm.report.files import CONFIG, RUN, RunFolder, read_run
-from calib_ebm.report.foreign import ENDINGS
+from calib_ebm.report.reader import ENDINGS
 
 ANYWHERE = "**"
 MANIFEST = "comparison.json"

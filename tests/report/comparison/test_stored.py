@@ -158,7 +158,7 @@ HEAD = "id,prob_a,prob_b,label\n"
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (HEAD + "x,0.5,0.5,0\ny,nan,0.5,1\n", "row 2 has nan in 'prob_a'"),
+        (HEAD + "x,0.5,0.5,0\ny,nan,0.5,1\n", "row 2 has nothing in 'prob_a'"),
         (HEAD + "x,0.5,0.5,0\ny,0.5,0.4,1\n", "sum"),
         (HEAD + "x,2.5,-0.5,0\ny,0.5,0.5,1\n", "logits=prob_a,prob_b"),
         (HEAD + "x,0.5,0.5,0\ny,0.5,0.5,2\n", "has a label that is '2'"),
