@@ -12,18 +12,16 @@ failed one is tried again by the next call and does not stop the others. What is
 the end, with exit code 1.
 
 With --tables the stored predictions of each finished run (ids, labels, logits, energies; no texts)
-are kept in a folder of their own, as TASK/METHOD-seedN.parquet, with a line on its cost in
-runs.csv. A run whose table is there is left alone, so that a grid can go on elsewhere from the
+are kept in a folder of their own, as TASK/METHOD-seedN.parquet, and the seconds that it took in
+costs.json. A run whose table is there is left alone, so that a grid can go on elsewhere from the
 tables alone, and `python -m calib_ebm.report runs=FOLDER` compares them.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -127,28 +125,29 @@ def state(folder: Path) -> str:
 
 
 def keep(run: Run, runs: Path, tables: Path) -> None:
-    """Keep a finished run's predictions and what it cost; what is kept already stays."""
-    table, costs = run.table(tables), tables / "runs.csv"
+    """Keep a finished run's predictions and its seconds; what is kept already stays."""
+    table, costs = run.table(tables), tables / "costs.json"
     if table.exists():
         return
     told = json.loads((run.folder(runs) / "run.json").read_text(encoding="utf-8"))
+    known = json.loads(costs.read_text(encoding="utf-8")) if costs.exists() else {}
+    known[run.name] = {stage: _seconds(told, stage) for stage in COSTS}
     table.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not costs.exists()
-    with costs.open("a", encoding="utf-8", newline="") as lines:
-        writer = csv.writer(lines, lineterminator="\n")
-        if is_new:
-            writer.writerow(("task", "method", "seed", *(f"{stage}_s" for stage in COSTS)))
-        writer.writerow((run.task, run.method, run.seed, *(_seconds(told, s) for s in COSTS)))
-    # Last, and at once: it says that the run is done.
-    part = table.with_suffix(".part")
-    shutil.copyfile(run.folder(runs) / "predictions.parquet", part)
-    part.replace(table)
+    _at_once(costs, (json.dumps(known, indent=1, sort_keys=True) + "\n").encode())
+    # Last: it says that the run is done.
+    _at_once(table, (run.folder(runs) / "predictions.parquet").read_bytes())
 
 
-def _seconds(told: Mapping[str, Any], stage: str) -> str:
-    """Of a stage; nothing where it was skipped or taken over from an earlier run."""
+def _at_once(path: Path, content: bytes) -> None:
+    part = path.with_suffix(".part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def _seconds(told: Mapping[str, Any], stage: str) -> float | None:
+    """Of a stage; None where it was skipped or its work taken over from an earlier run."""
     record = told["stages"].get(stage, {})
-    return "" if not record or record.get("skipped") else f"{record['seconds']:.0f}"
+    return None if not record or record.get("skipped") else round(record["seconds"], 1)
 
 
 def make(run: Run, runs: Path, further: Sequence[str]) -> bool:

@@ -100,10 +100,11 @@ def test_a_grid_goes_on_from_the_tables_alone(tmp_path: Path) -> None:
     assert grid(tmp_path, *words).returncode == 0
     kept = tmp_path / "kept"
     here = sorted(str(path.relative_to(kept)) for path in kept.rglob("*") if path.is_file())
-    assert here == ["embedded/none-seed1.parquet", "embedded/none-seed2.parquet", "runs.csv"]
-    head, first, second = (kept / "runs.csv").read_text().splitlines()
-    assert head == "task,method,seed,tune_noise_s,draw_noise_s,train_s"
-    assert first.startswith("embedded,none,1,,,") and second.startswith("embedded,none,2,,,")
+    assert here == ["costs.json", "embedded/none-seed1.parquet", "embedded/none-seed2.parquet"]
+    costs = json.loads((kept / "costs.json").read_text())
+    assert [*costs] == ["embedded-none-seed1", "embedded-none-seed2"]
+    for seconds in costs.values():
+        assert seconds["train"] > 0 and seconds["tune_noise"] is seconds["draw_noise"] is None
     table = (kept / "embedded" / "none-seed1.parquet").read_bytes()
     run = tmp_path / "runs" / "embedded-none-seed1"
     assert table == (run / "predictions.parquet").read_bytes()
@@ -111,7 +112,7 @@ def test_a_grid_goes_on_from_the_tables_alone(tmp_path: Path) -> None:
     again = grid(tmp_path, *words)
     assert again.returncode == 0 and again.stdout == "2 of 2 runs are complete.\n"
     assert not (tmp_path / "runs").exists()
-    assert len((kept / "runs.csv").read_text().splitlines()) == 3
+    assert json.loads((kept / "costs.json").read_text()) == costs
 
 
 def test_a_grid_that_cannot_be_read_says_why(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def train(overrides: list[str], folder: Path, cache: Path) -> str:
         f"cache_dir={cache}",
         *overrides,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cache.parent)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3000, cwd=cache.parent)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
