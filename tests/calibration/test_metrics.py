@@ -223,7 +223,7 @@ def test_two_processes_give_the_values_of_one(tmp_path: Path) -> None:
     ]
     try:
         for process in processes:
-            _, complaint = process.communicate(timeout=300)
+            _, complaint = process.communicate(timeout=3000)
             assert process.returncode == 0, complaint
     finally:
         for process in processes:

@@ -74,7 +74,7 @@ class Terminal:
     def type(self, command: str, *words: str) -> Done:
         """Run it to its end."""
         process = self.start(command, *words)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=3000)
         return Done(process.returncode, out, err, self.folder)
 
     def type_and_stop(self, number: int, at: str, command: str, *words: str) -> Done:
@@ -87,7 +87,7 @@ class Terminal:
             if line.startswith(at):
                 process.send_signal(number)
                 break
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=3000)
         return Done(process.returncode, "".join(heard) + out, err, self.folder)
 
 
