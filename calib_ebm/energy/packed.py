@@ -112,15 +112,16 @@ def packed_attention(
         further: `packing`, and whatever else the encoder hands on.
 
     Raises:
-        NotImplementedError: for attention within a window, which is not packed.
+        ValueError: for attention that is masked or within a window: such an encoder is not packed.
     """
     packing: Packing | None = further.pop(PACKING, None)
-    if packing is not None and further.get("sliding_window") is not None:
-        raise NotImplementedError("a window within texts, which a packed pass does not know")
     if packing is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **further
         )
+    if attention_mask is not None or further.get("sliding_window") is not None:
+        # Ignored, the scores would be others; and a mask of N by N would cost more than padding.
+        raise ValueError("a packed pass knows which tokens are of one text, and no other mask")
     sizes = [group.texts * group.length for group in packing.groups]
     # Split, not sliced: the gradients are put side by side, not added up in full width.
     query_G, key_G, value_G = (
@@ -207,20 +208,21 @@ class Packed:
         return hidden_NH
 
     def _inputs(self, tokens: TokenBatch) -> dict[str, Any]:
-        is_real_BT = tokens.attention_mask_BT.bool()
-        place_T = torch.arange(is_real_BT.shape[1], device=is_real_BT.device)
-        position_BT = (self.first_position + place_T).expand_as(is_real_BT)
-        ids_BT, _, types_BT = tokens
+        ids_BT, mask_BT, types_BT = tokens
+        # Looked for once: on a GPU each search waits for it.
+        place_N = mask_BT.flatten().nonzero()[:, 0]
+
+        def in_a_row(values_BT: Tensor) -> Tensor:
+            return values_BT.flatten()[place_N].unsqueeze(0)
+
         row = TokenBatch(
-            ids_BT[is_real_BT].unsqueeze(0),
-            is_real_BT[is_real_BT].unsqueeze(0),
-            None if types_BT is None else types_BT[is_real_BT].unsqueeze(0),
+            in_a_row(ids_BT), in_a_row(mask_BT), None if types_BT is None else in_a_row(types_BT)
         )
         inputs = self.network.inputs(row)
         # Nothing is masked in the row: which tokens see each other is for the attention to know.
         del inputs["attention_mask"]
-        packing = pack(tokens.attention_mask_BT, self.groups)
-        return {**inputs, "position_ids": position_BT[is_real_BT].unsqueeze(0), PACKING: packing}
+        position_1N = (place_N % mask_BT.shape[1] + self.first_position).unsqueeze(0)
+        return {**inputs, "position_ids": position_1N, PACKING: pack(mask_BT, self.groups)}
 
     @staticmethod
     def _prepared(encoder: Any) -> Any:

@@ -32,7 +32,7 @@ from transformers import (
 from calib_ebm.energy.groups import Grouped
 from calib_ebm.energy.heads import build_energy
 from calib_ebm.energy.network import EnergyNetwork
-from calib_ebm.energy.packed import ATTENTION, Packed, build_passes, pack
+from calib_ebm.energy.packed import ATTENTION, Packed, build_passes, pack, packed_attention
 from calib_ebm.shapes import TokenBatch
 
 SIZE: dict[str, Any] = {
@@ -184,6 +184,20 @@ def test_what_cannot_be_packed_is_grouped_and_left_as_it_was(kind: str) -> None:
     assert net.encoder.config._attn_implementation == attention
     assert torch.equal(net(tokens([3, 5])).logits_BC, before.logits_BC)
     torch.testing.assert_close(passes(tokens([3, 5])).logits_BC, before.logits_BC)
+
+
+def test_a_mask_or_a_window_is_refused_and_never_ignored() -> None:
+    """What the probe must meet in an encoder that brings one."""
+    packing = pack(tokens([2, 3]).attention_mask_BT, 1)
+    heads = torch.randn(1, 2, 5, 4)
+    layer = nn.Identity()
+    seen, _ = packed_attention(layer, heads, heads, heads, None, packing=packing)
+    assert seen.shape == (1, 5, 2, 4)
+    for mask, window in ((torch.ones(1, 1, 5, 5), None), (None, 3)):
+        with pytest.raises(ValueError, match="no other mask"):
+            packed_attention(
+                layer, heads, heads, heads, mask, packing=packing, sliding_window=window
+            )
 
 
 def test_attention_that_was_asked_for_is_kept() -> None:

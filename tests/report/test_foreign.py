@@ -31,27 +31,27 @@ def softmax(table: ForeignTable) -> np.ndarray[Any, Any]:
     return table.table.probs_NC().numpy()
 
 
-def same(found: ForeignTable) -> None:
+def assert_same(found: ForeignTable) -> None:
     assert found.table.labels_N.tolist() == [0, 1, 1] and found.table.ids == ("a", "b", "c")
     np.testing.assert_allclose(softmax(found), PROBS, atol=2 * SMALLEST)
     assert found.labels == ("bad", "good") and not found.is_cut and found.table.energy_N is None
 
 
 def test_each_kind_of_file_says_the_same(tmp_path: Path) -> None:
-    same(read_foreign(csv(tmp_path), NAMED, ()))
+    assert_same(read_foreign(csv(tmp_path), NAMED, ()))
     (tmp_path / "t.tsv").write_text(csv(tmp_path).read_text().replace(",", "\t"))
-    same(read_foreign(tmp_path / "t.tsv", NAMED, ()))
+    assert_same(read_foreign(tmp_path / "t.tsv", NAMED, ()))
     lines = [dict(zip(HEADER.split(","), ("a", 0.7, 0.3, "bad"), strict=True))]
     lines += [dict(zip(HEADER.split(","), ("b", 0.2, 0.8, "good"), strict=True))]
     lines += [dict(zip(HEADER.split(","), ("c", 1.0, 0.0, "good"), strict=True))]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    same(read_foreign(tmp_path / "t.jsonl", NAMED, ()))
+    assert_same(read_foreign(tmp_path / "t.jsonl", NAMED, ()))
     pq.write_table(pa.Table.from_pylist(lines), tmp_path / "t.parquet")
-    same(read_foreign(tmp_path / "t.parquet", NAMED, ()))
+    assert_same(read_foreign(tmp_path / "t.parquet", NAMED, ()))
     lists = pa.table({"key": ["a", "b", "c"], "probs": PROBS, "truth": [0, 1, 1]})
     pq.write_table(lists, tmp_path / "l.parquet")
     columns = TableColumns(id="key", label="truth")
-    same(read_foreign(tmp_path / "l.parquet", columns, ("bad", "good")))
+    assert_same(read_foreign(tmp_path / "l.parquet", columns, ("bad", "good")))
 
 
 def test_a_probability_of_zero_is_read_as_the_smallest_and_that_is_said(tmp_path: Path) -> None:
