@@ -62,6 +62,8 @@ def _finding(task: TaskRuns) -> str:
     known = {method: mean for method, mean in means.items() if mean is not None}
     lowest = min(known, key=lambda method: known[method].value)
     start = f"On {task.task}, {count(task.texts, 'reported text')}"
+    if len(known) == 1:
+        return f"{start}, {lowest} alone is measured: top-label ECE {_said(known[lowest])}."
     if task.baseline is None or task.baseline == lowest:
         return f"{start}, {lowest} has the lowest top-label ECE as trained, {_said(known[lowest])}."
     gap = difference(task.members[lowest], task.members[task.baseline], name)

@@ -91,8 +91,8 @@ def about_tables(tasks: Sequence[TaskRuns]) -> tuple[Block, ...]:
             labels_of.setdefault(note, []).append(f"{member.label} on {member.task}")
     text = (
         f"{count(len(tables), 'stored table')}: the task is the name of the folder, the method and "
-        "the seed that of the file. All figures and floors are computed from the tables, after "
-        "calibration by temperature scaling."
+        "the seed that of the file. All figures and floors are computed from the tables; "
+        "their calibrator is temperature scaling."
     )
     items = tuple(f"{_whose(every, len(tables))}: {note}" for note, every in labels_of.items())
     return (Paragraph(text), Bullets(items)) if items else (Paragraph(text),)

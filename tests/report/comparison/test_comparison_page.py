@@ -225,3 +225,10 @@ def test_each_list_of_patterns_has_a_folder_of_its_own() -> None:
     lists += [["runs/" + "x" * 60 + "2"]]
     assert len({name_of(each) for each in lists}) == len(lists)
     assert name_of(["runs/*"]) == name_of(["runs/*"]) == "runs"
+
+
+def test_a_method_alone_is_not_called_the_lowest(run_folder: Folder, compared: Compared) -> None:
+    page, _ = compared(run_folder(seed=1))
+    assert "alone is measured: top-label ECE" in page.text and "has the lowest" not in page.text
+    page, _ = compared(run_folder(seed=2), run_folder(energy="hidden", seed=2))
+    assert "alone is measured" not in page.text
