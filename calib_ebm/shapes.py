@@ -4,6 +4,7 @@ Axis letters, used as suffixes of tensor names (`logits_BC` is a B by C tensor):
 
     B texts in a batch      T tokens of a text      V vocabulary     C classes
     K noise texts per text  H hidden width          M bins           N texts of a set
+    S texts of a batch with noise
 
 A text travels as `Example` (words), `Encoded` (content token ids) and `TokenBatch` (padded
 tensors).
@@ -45,15 +46,15 @@ class TokenBatch(NamedTuple):
 
 
 class JointBatch(NamedTuple):
-    """B labelled texts and, in the same encoder pass, K noise texts for each.
+    """B labelled texts and, in the same encoder pass, K noise texts for S of them.
 
-    `tokens` has B(1+K) rows: the B data texts first, then the B*K noise texts, so that rows
-    `B + K*b ... B + K*b + K - 1` are the noise of text b.
+    `tokens` has B + S*K rows: the B data texts first, then the S*K noise texts, so that rows
+    `B + K*s ... B + K*s + K - 1` are the noise of text s, one of the S that have noise.
     """
 
     tokens: TokenBatch
     label_B: Tensor
     index_B: Tensor
     """Row of each text in its split: what keeps every example counted once under DDP."""
-    noise_label_BK: Tensor | None
+    noise_label_SK: Tensor | None
     """Labels of the noise texts, -1 where unknown; None where the batch carries no noise."""

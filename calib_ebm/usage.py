@@ -29,7 +29,10 @@ NOISE = {
 }
 NOISE_GROUPS = ("task", "encoder", "noise", "trainer")
 """What matters before anything is trained."""
-BANK = {"noise.per_text": "K, noise texts for each text"}
+BANK = {
+    "noise.per_text": "K, noise texts for each text that gets noise",
+    "noise.share": "share of each batch's texts that get noise",
+}
 TRAINING = {
     "encoder.name_or_path": "the classifier's encoder: a Hub id, a local folder, or small",
     "loss.nce_weight": "lambda, the weight of the energy's loss",

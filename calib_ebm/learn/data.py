@@ -15,7 +15,7 @@ from calib_ebm.tokens.order import OnceBatches, Place, StepBatches, TrainOrder
 from calib_ebm.tokens.tokenizer import TextTokenizer
 
 NoiseFor = Callable[[Place], Sequence[Encoded]]
-"""The K noise texts of a text at a place of the training."""
+"""The K noise texts of a text at a place of the training, or none."""
 
 
 class _Texts(Dataset[tuple[int, Encoded]]):
@@ -50,7 +50,7 @@ def _collate_placed(
     tokenizer: TextTokenizer, items: list[tuple[int, Encoded, Sequence[Encoded]]]
 ) -> JointBatch:
     rows, texts, noise = zip(*items, strict=True)
-    return joint_batch(tokenizer, texts, rows, [text for k in noise for text in k])
+    return joint_batch(tokenizer, texts, rows, [of_one for of_one in noise if of_one])
 
 
 def _collate_once(tokenizer: TextTokenizer, items: list[tuple[int, Encoded]]) -> JointBatch:
@@ -82,6 +82,7 @@ class JointData(pl.LightningDataModule):
         train: encoded training texts.
         fit: encoded texts of the fit half.
         noise_for: gives the noise of a text at a place; None for plain fine-tuning.
+        with_noise: S, texts of a batch with noise, over all ranks.
         order: which texts stand in which batch.
         eval_batch_size: texts of an evaluation batch on each rank.
         total_steps: steps of the whole training.
@@ -98,9 +99,11 @@ class JointData(pl.LightningDataModule):
         *,
         eval_batch_size: int,
         total_steps: int,
+        with_noise: int = 0,
         workers: int = 0,
     ) -> None:
         super().__init__()
+        self.with_noise = with_noise
         self.tokenizer, self.train, self.fit, self.noise_for = tokenizer, train, fit, noise_for
         self.eval_batch_size, self.total_steps, self.workers = eval_batch_size, total_steps, workers
         self.order = order
@@ -114,6 +117,14 @@ class JointData(pl.LightningDataModule):
                 f"A batch of {self.order.size} texts does not divide among {world} processes.",
                 "a batch size that the number of processes divides",
                 f"Set optim.batch_size={max(world, self.order.size // world * world)}.",
+            )
+        if self.with_noise % world:
+            # Each rank's mean over its own noise would weigh in the mean over ranks as any other's.
+            raise InputError(
+                f"{self.with_noise} texts with noise in a batch of {self.order.size} do not divide "
+                f"among {world} processes.",
+                "a number that the number of processes divides",
+                f"Set noise.share={-(-self.with_noise // world) * world / self.order.size:g}.",
             )
         batches = StepBatches(
             self.order, self.trainer.global_step, self.total_steps, self.trainer.global_rank, world

@@ -27,19 +27,21 @@ class StepScores(NamedTuple):
 
     logits_BC: Tensor
     energy_data_B: Tensor | None
-    energy_noise_BK: Tensor | None
+    energy_noise_SK: Tensor | None
 
 
 def score_joint(passes: Packed | Grouped, batch: JointBatch) -> StepScores:
-    """Logits and energies of B texts and their B*K noise texts, encoded together."""
+    """Logits and energies of B texts and their S*K noise texts, encoded together."""
     size = len(batch.label_B)
     scores = passes(batch.tokens, _energy_labels(passes.network, batch))
     if scores.energy_B is None:
         return StepScores(scores.logits_BC[:size], None, None)
-    if batch.noise_label_BK is None:
+    if batch.noise_label_SK is None:
         return StepScores(scores.logits_BC, scores.energy_B, None)
     return StepScores(
-        scores.logits_BC[:size], scores.energy_B[:size], scores.energy_B[size:].view(size, -1)
+        scores.logits_BC[:size],
+        scores.energy_B[:size],
+        scores.energy_B[size:].view(batch.noise_label_SK.shape),
     )
 
 
@@ -49,9 +51,9 @@ def _energy_labels(network: EnergyNetwork, batch: JointBatch) -> Tensor | None:
     if not reads:
         return None
     data_B = batch.label_B if "data" in reads else torch.full_like(batch.label_B, -1)
-    if batch.noise_label_BK is None:
+    if batch.noise_label_SK is None:
         return data_B
-    return torch.cat((data_B, batch.noise_label_BK.reshape(-1)))
+    return torch.cat((data_B, batch.noise_label_SK.reshape(-1)))
 
 
 def data_tokens(batch: JointBatch) -> TokenBatch:
@@ -126,7 +128,7 @@ class JointModule(pl.LightningModule):
             scores.logits_BC,
             batch.label_B,
             scores.energy_data_B,
-            scores.energy_noise_BK,
+            scores.energy_noise_SK,
             progress=self.global_step / self.optim.total_steps,
             again=None if self.pooled is None else partial(self.pooled.again, len(batch.label_B)),
         )
@@ -164,8 +166,8 @@ class JointModule(pl.LightningModule):
         values |= {f"loss/{name}": value.detach() for name, value in parts.further.items()}
         if parts.nce is not None:
             assert scores.energy_data_B is not None
-            assert scores.energy_noise_BK is not None
-            data, noise = scores.energy_data_B.detach(), scores.energy_noise_BK.detach()
+            assert scores.energy_noise_SK is not None
+            data, noise = scores.energy_data_B.detach(), scores.energy_noise_SK.detach()
             values |= {
                 "loss/nce": parts.nce.detach(),
                 "energy/data": data.float().mean(),

@@ -68,7 +68,7 @@ class NoiseSupply:
     metrics: dict[str, float]
 
     def noise_for(self, place: Place) -> list[Encoded]:
-        """The K noise texts of a text at a place of the training."""
+        """The K noise texts of a text at a place of the training, or none."""
         _, epoch, position = place
         return [self._labelled(row) for row in self.order.at(epoch, position)]
 
@@ -224,7 +224,8 @@ def drawn_banks(
     """Noise of training texts and of the test half, each with whether it was found."""
     noise, cache = config["noise"], Path(str(config["cache_dir"]))
     task, seed = noise_task(material), int(config["seed"])
-    rows = rows_needed(noise, len(plan.lengths_at(0)), plan.texts)
+    noisy = plan.noisy(noise["share"])
+    rows = rows_needed(noise, noisy.count(len(plan.lengths_at(0))), noisy.count(plan.texts))
     train = ensure_bank(noise, task, lm, cache, seed, rows, say=say)
     held_out = ensure_bank(
         noise, task, lm, cache, held_out_seed(seed), len(material.test), held_out=True, say=say
@@ -250,12 +251,12 @@ def supply_noise(
         (bank, found), (held_out, _) = drawn_banks(config, material, plan, lm, say)
         stage["skipped"] = found
     recorder.set(noise_lm={"digest": lm.digest, **lm.manifest}, bank=bank.manifest)
-    per_text = int(config["noise"]["per_text"])
-    if len(bank) < per_text * plan.texts:
+    per_text, noisy = int(config["noise"]["per_text"]), plan.noisy(config["noise"]["share"])
+    taken = per_text * noisy.count(plan.texts)
+    if len(bank) < taken:
         recorder.note(
-            f"The bank holds {len(bank)} noise texts and training takes {per_text * plan.texts}: "
-            f"each is seen about {per_text * plan.texts / len(bank):.1f} times, never twice in an "
-            "epoch."
+            f"The bank holds {len(bank)} noise texts and training takes {taken}: each is seen "
+            f"about {taken / len(bank):.1f} times, never twice in an epoch."
         )
     metrics: dict[str, float] = {}
     if lm.manifest["perplexity"] is not None:
@@ -267,7 +268,7 @@ def supply_noise(
         bank=bank,
         sources=bank.sources,
         train=material.train,
-        order=NoiseOrder(bank.lengths, plan.lengths_at, per_text, int(config["seed"])),
+        order=NoiseOrder(bank.lengths, plan.lengths_at, per_text, int(config["seed"]), noisy),
         per_text=per_text,
         held_out_bank=held_out,
         sampler=make_sampler(

@@ -17,6 +17,7 @@ from calib_ebm.errors import InputError
 from calib_ebm.learn.optimisation import OptimOptions, count_steps
 from calib_ebm.loss.choice import build_label_loss
 from calib_ebm.loss.joint import JointLoss
+from calib_ebm.noise.order import NoisyTexts
 from calib_ebm.shapes import Encoded
 from calib_ebm.text.load import load_task
 from calib_ebm.text.task import TaskData
@@ -173,6 +174,10 @@ class Plan:
     def lengths_at(self, epoch: int) -> np.ndarray:
         """Tokens of the text at each position of an epoch, which ends with the last step."""
         return self.order.lengths_at(epoch)[: self.steps * self.order.size]
+
+    def noisy(self, share: float) -> NoisyTexts:
+        """Which texts of a batch have noise, for `noise.share`."""
+        return NoisyTexts.of_share(share, self.batch_size)
 
     @property
     def texts(self) -> int:

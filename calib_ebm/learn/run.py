@@ -210,6 +210,7 @@ def _trained(
             plan.order,
             eval_batch_size=int(config["trainer"]["eval_batch_size"]),
             total_steps=plan.steps,
+            with_noise=0 if supply is None else supply.order.noisy.with_noise,
             workers=int(config["trainer"]["workers"]),
         )
         trainer = fit(module, data, config["trainer"], folder, dashboard, say)

@@ -101,7 +101,7 @@ class JointLoss(nn.Module):
         logits_BC: Tensor,
         label_B: Tensor,
         energy_data_B: Tensor | None = None,
-        energy_noise_BK: Tensor | None = None,
+        energy_noise_SK: Tensor | None = None,
         *,
         progress: float = 1.0,
         again: Again | None = None,
@@ -112,7 +112,7 @@ class JointLoss(nn.Module):
             logits_BC: the classifier's logits of the data texts.
             label_B: their labels.
             energy_data_B: their energies; None for plain fine-tuning.
-            energy_noise_BK: energies of the K noise texts of each; None for plain fine-tuning.
+            energy_noise_SK: energies of K noise texts for S of them; None for plain fine-tuning.
             progress: share of the training that is done, for the ramp.
             again: for label losses that need the classification head, see `LabelLoss.forward`.
         """
@@ -122,9 +122,9 @@ class JointLoss(nn.Module):
         if type(self.label) is not CrossEntropy:
             with torch.no_grad():
                 ce = cross_entropy(wide_BC, label_B)
-        if energy_data_B is None or energy_noise_BK is None:
+        if energy_data_B is None or energy_noise_SK is None:
             return LossParts(label, label, ce, None, further)
         if energy_data_B.dtype.itemsize < 4:
-            energy_data_B, energy_noise_BK = energy_data_B.float(), energy_noise_BK.float()
-        nce = nce_loss(energy_data_B, energy_noise_BK)
+            energy_data_B, energy_noise_SK = energy_data_B.float(), energy_noise_SK.float()
+        nce = nce_loss(energy_data_B, energy_noise_SK)
         return LossParts(label + self.weight_at(progress) * nce, label, ce, nce, further)

@@ -21,30 +21,35 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 
-def nce_loss(energy_data_B: Tensor, energy_noise_BK: Tensor) -> Tensor:
-    """Mean over B of softplus(E + log K) + the sum over K of softplus(-E_k - log K), in nats.
+def nce_loss(energy_data_B: Tensor, energy_noise_SK: Tensor) -> Tensor:
+    """Mean over B of softplus(E + log K), plus mean over S of the sum of softplus(-E_k - log K).
 
-    Finite for any finite energy, unlike log(1 + K exp(E)). The input's precision is kept.
+    In nats. Finite for any finite energy, unlike log(1 + K exp(E)). The input's precision is kept.
+
+    Both means estimate their part of the loss without bias whatever S is: fewer noise texts than
+    K for each observed one make the gradient noisier, and do not change what it points to.
 
     Args:
         energy_data_B: energies of the observed texts.
-        energy_noise_BK: energies of the K noise texts drawn for each.
+        energy_noise_SK: energies of K noise texts for each of S texts, often S = B.
 
     >>> from torch import zeros
     >>> nce_loss(zeros(4), zeros(4, 3))  # log(1 + 3) + 3 log(1 + 1/3)
     tensor(2.2493)
     """
-    if energy_noise_BK.ndim != 2 or energy_data_B.shape != energy_noise_BK.shape[:1]:
+    is_shaped = energy_noise_SK.ndim == 2 and energy_data_B.ndim == 1
+    if not is_shaped or len(energy_noise_SK) > len(energy_data_B):
         raise ValueError(
             f"nce_loss got energies of shapes {tuple(energy_data_B.shape)} and "
-            f"{tuple(energy_noise_BK.shape)}; it takes (B,) for data and (B, K) for noise."
+            f"{tuple(energy_noise_SK.shape)}; it takes (B,) "
+            "for data and (S, K) for noise, S at most B."
         )
-    if energy_noise_BK.shape[1] < 1:
-        raise ValueError("nce_loss got no noise texts (K = 0); give at least one for each text.")
-    log_k = math.log(energy_noise_BK.shape[1])
+    if energy_data_B.numel() < 1 or energy_noise_SK.numel() < 1:
+        raise ValueError("nce_loss got no texts or no noise (K = 0); give at least one of each.")
+    log_k = math.log(energy_noise_SK.shape[1])
     data_B = softplus(energy_data_B + log_k)
-    noise_B = softplus(-energy_noise_BK - log_k).sum(dim=1)
-    return (data_B + noise_B).mean()
+    noise_S = softplus(-energy_noise_SK - log_k).sum(dim=1)
+    return data_B.mean() + noise_S.mean()
 
 
 def told_apart(
@@ -63,12 +68,12 @@ def told_apart(
     return (-energy_data_N - log_k > 0).float(), (-energy_noise_M - log_k <= 0).float()
 
 
-def nce_accuracy(energy_data_B: Tensor, energy_noise_BK: Tensor) -> Tensor:
+def nce_accuracy(energy_data_B: Tensor, energy_noise_SK: Tensor) -> Tensor:
     """How often data and noise are told apart; both kinds weigh the same: .5 is chance for any K.
 
     >>> from torch import tensor
     >>> nce_accuracy(tensor([-1.0, 1.0]), tensor([[1.0], [2.0]]))
     tensor(0.7500)
     """
-    data, noise = told_apart(energy_data_B, energy_noise_BK, energy_noise_BK.shape[1])
+    data, noise = told_apart(energy_data_B, energy_noise_SK, energy_noise_SK.shape[1])
     return (data.mean() + noise.mean()) / 2

@@ -68,8 +68,8 @@ def rows_needed(config: Mapping[str, Any], places: int, total: int) -> int:
 
     Args:
         config: the `noise` group: K, and the bank's size or the number of epochs it shall last.
-        places: texts of one epoch, or of all steps if they are fewer.
-        total: texts of all steps.
+        places: texts with noise in one epoch, or in all steps if they are fewer.
+        total: texts with noise in all steps.
 
     Raises:
         InputError: when K or the number of epochs is below 1.

@@ -28,14 +28,14 @@ def joint_batch(
     tokenizer: TextTokenizer,
     data: Sequence[Encoded],
     indices: Sequence[int],
-    noise: Sequence[Encoded] = (),
+    noise: Sequence[Sequence[Encoded]] = (),
 ) -> JointBatch:
-    """B texts and their B*K noise texts (text by text) as one batch for one encoder pass."""
-    assert len(noise) % len(data) == 0, "K noise texts for each of B texts"
-    noise_label_BK = torch.tensor([t.label for t in noise]).view(len(data), -1) if noise else None
+    """B texts, and K noise texts for each of S of them, as one batch for one encoder pass."""
+    assert len({len(of_one) for of_one in noise}) <= 1, "K noise texts for each of S texts"
+    labels = [[text.label for text in of_one] for of_one in noise]
     return JointBatch(
-        tokens=pad_batch(tokenizer, [*data, *noise]),
+        tokens=pad_batch(tokenizer, [*data, *(text for of_one in noise for text in of_one)]),
         label_B=torch.tensor([text.label for text in data]),
         index_B=torch.tensor(list(indices)),
-        noise_label_BK=noise_label_BK,
+        noise_label_SK=torch.tensor(labels) if labels else None,
     )

@@ -29,8 +29,9 @@ class TrainOrder:
     """The order of training texts.
 
     Every epoch is a new seeded shuffle; texts are then sorted by length within windows of some
-    batches and the batches shuffled again, so that a batch pads little. The texts that do not fill
-    a last batch wait for the next epoch's shuffle.
+    batches, and the batches and the texts of each are shuffled again, so that a batch pads little
+    and its first texts are as good as any others. The texts that do not fill a last batch wait for
+    the next epoch's shuffle.
 
     Args:
         lengths: tokens of each text.
@@ -84,7 +85,8 @@ class TrainOrder:
                 for part in np.split(rows, range(window, len(rows), window))
             ]
         )
-        return rng.permutation(rows.reshape(self.steps_per_epoch, self.size)).reshape(-1)
+        batches = rng.permutation(rows.reshape(self.steps_per_epoch, self.size))
+        return rng.permuted(batches, axis=1).reshape(-1)
 
 
 class StepBatches(Sampler[list[Place]]):

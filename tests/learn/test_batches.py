@@ -56,7 +56,8 @@ def test_batches_of_one_length_get_noise_of_that_length(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside noise of any length their gradient would be about length."""
-    words = ("energy=hidden", "optim.length_window=50")
+    # Many texts: of few, chance among ties and the longest noise of all weigh too much.
+    words = ("energy=hidden", "optim.length_window=50", "task.train_size=384", "seed=1")
     means = np.array(steps_of(settings, monkeypatch, *words))
     assert np.ptp(means[:, 1]) > 5
     assert np.corrcoef(means[:, 1], means[:, 2])[0, 1] > 0.95

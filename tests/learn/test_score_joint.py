@@ -60,13 +60,18 @@ def texts() -> tuple[list[Encoded], list[Encoded]]:
 
 def joint(tokenizer: TextTokenizer) -> JointBatch:
     data, noise = texts()
-    return joint_batch(tokenizer, data, list(range(B)), noise)
+    return joint_batch(tokenizer, data, list(range(B)), by_text(noise))
+
+
+def by_text(noise: list[Encoded]) -> list[list[Encoded]]:
+    """The K noise texts of each text."""
+    return [noise[at : at + K] for at in range(0, len(noise), K)]
 
 
 def fused(passes: Packed | Grouped, batch: JointBatch) -> Tensor:
     scores = score_joint(passes, batch)
     parts = JointLoss(0.7)(
-        scores.logits_BC, batch.label_B, scores.energy_data_B, scores.energy_noise_BK
+        scores.logits_BC, batch.label_B, scores.energy_data_B, scores.energy_noise_SK
     )
     return parts.total
 
@@ -142,8 +147,8 @@ def test_a_wrong_batch_is_found_out(
 @pytest.mark.parametrize("name", ["labelled", "noise_labelled"])
 def test_noise_labels_must_go_with_their_rows(name: str, tokenizer: TextTokenizer) -> None:
     net, batch = network(name), joint(tokenizer)
-    assert batch.noise_label_BK is not None
-    shifted = batch._replace(noise_label_BK=batch.noise_label_BK.roll(1, dims=1))
+    assert batch.noise_label_SK is not None
+    shifted = batch._replace(noise_label_SK=batch.noise_label_SK.roll(1, dims=1))
     assert abs(fused(Grouped(net), shifted) - separate(net, tokenizer, name)) > 1e-4
 
 
@@ -163,13 +168,13 @@ def test_the_energies_of_the_noise_stand_beside_their_texts(
     net = network(name).eval()
     _, noise = texts()
     scores = score_joint(Grouped(net), joint(tokenizer))
-    assert scores.energy_noise_BK is not None
-    assert scores.energy_noise_BK.shape == (B, K)
+    assert scores.energy_noise_SK is not None
+    assert scores.energy_noise_SK.shape == (B, K)
     for b, k in [(0, 0), (1, 2), (3, 1)]:
         text = noise[b * K + k]
         alone = net(pad_batch(tokenizer, [text]), torch.tensor([text.label])).energy_B
-        torch.testing.assert_close(scores.energy_noise_BK[b, k], alone[0], rtol=0, atol=1e-10)
-    distinct = {round(e, 9) for e in scores.energy_noise_BK.flatten().tolist()}
+        torch.testing.assert_close(scores.energy_noise_SK[b, k], alone[0], rtol=0, atol=1e-10)
+    distinct = {round(e, 9) for e in scores.energy_noise_SK.flatten().tolist()}
     assert len(distinct) == B * K
 
 
@@ -183,17 +188,32 @@ def test_data_labels_are_shown_to_those_energies_only_that_read_them(
         before, after = score_joint(Grouped(net), batch), score_joint(Grouped(net), other)
         assert before.energy_data_B is not None
         assert torch.equal(before.energy_data_B, after.energy_data_B) != moves, name
-        assert torch.equal(before.energy_noise_BK, after.energy_noise_BK), name
+        assert torch.equal(before.energy_noise_SK, after.energy_noise_SK), name
+
+
+def test_a_batch_may_have_noise_for_some_of_its_texts(tokenizer: TextTokenizer) -> None:
+    net = network("hidden")
+    data, noise = texts()
+    some = joint_batch(tokenizer, data, list(range(B)), by_text(noise)[1:3])
+    scores, whole = score_joint(Grouped(net), some), score_joint(Grouped(net), joint(tokenizer))
+    assert scores.energy_noise_SK is not None and whole.energy_noise_SK is not None
+    assert scores.energy_noise_SK.shape == (2, K)
+    # float64 networks: padding to another length is all that differs.
+    close = {"rtol": 0.0, "atol": 1e-10}
+    torch.testing.assert_close(scores.energy_noise_SK, whole.energy_noise_SK[1:3], **close)
+    torch.testing.assert_close(scores.energy_data_B, whole.energy_data_B, **close)
+    torch.testing.assert_close(scores.logits_BC, whole.logits_BC, **close)
+    assert not torch.allclose(scores.energy_noise_SK, whole.energy_noise_SK[:2])
 
 
 @pytest.mark.parametrize("with_noise", [True, False])
 def test_plain_fine_tuning_has_no_energies(with_noise: bool, tokenizer: TextTokenizer) -> None:
     data, noise = texts()
-    batch = joint_batch(tokenizer, data, list(range(B)), noise if with_noise else ())
+    batch = joint_batch(tokenizer, data, list(range(B)), by_text(noise) if with_noise else ())
     scores = score_joint(Grouped(network("none")), batch)
     assert scores.logits_BC.shape == (B, 3)
     assert scores.energy_data_B is None
-    assert scores.energy_noise_BK is None
+    assert scores.energy_noise_SK is None
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -202,7 +222,7 @@ def test_a_batch_without_noise_has_energies_of_data(name: str, tokenizer: TextTo
     net = network(name)
     alone = score_joint(Grouped(net), joint_batch(tokenizer, data, list(range(B))))
     together = score_joint(Grouped(net), joint(tokenizer))
-    assert alone.energy_noise_BK is None
+    assert alone.energy_noise_SK is None
     assert alone.energy_data_B is not None
     torch.testing.assert_close(alone.energy_data_B, together.energy_data_B, rtol=0, atol=1e-10)
     torch.testing.assert_close(alone.logits_BC, together.logits_BC, rtol=0, atol=1e-10)

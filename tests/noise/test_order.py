@@ -6,11 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calib_ebm.errors import InputError
-from calib_ebm.noise.order import NoiseOrder, check_per_text
+from calib_ebm.noise.order import NoiseOrder, NoisyTexts, check_per_text
 
 
 def order_of(
-    rows: int, per_text: int, places: int, seed: int, lengths: int = 30, data_lengths: int = 30
+    rows: int,
+    per_text: int,
+    places: int,
+    seed: int,
+    lengths: int = 30,
+    data_lengths: int = 30,
+    noisy: NoisyTexts | None = None,
 ) -> NoiseOrder:
     """An order for noise and texts of some lengths, texts in another order in each epoch."""
 
@@ -18,7 +24,7 @@ def order_of(
         return np.random.default_rng([seed, epoch]).integers(3, 3 + data_lengths, places)
 
     noise = np.random.default_rng(seed).integers(3, 3 + lengths, rows)
-    return NoiseOrder(noise, text_lengths, per_text, seed)
+    return NoiseOrder(noise, text_lengths, per_text, seed, noisy)
 
 
 @given(st.integers(1, 4), st.integers(1, 12), st.integers(0, 40), st.integers(0, 5))
@@ -85,3 +91,38 @@ def test_k_below_one_is_refused(per_text: object) -> None:
     with pytest.raises(InputError, match=f"noise.per_text \\(K\\) is {per_text}"):
         check_per_text(per_text)  # type: ignore[arg-type]
     assert check_per_text(3) == 3
+
+
+@given(st.integers(1, 3), st.integers(1, 12), st.integers(1, 6), st.floats(0.01, 1.0))
+def test_so_many_texts_of_each_batch_have_noise_and_no_others(
+    per_text: int, batch: int, batches: int, share: float
+) -> None:
+    noisy = NoisyTexts.of_share(share, batch)
+    places = batch * batches
+    assert noisy.with_noise == max(1, round(share * batch))
+    assert noisy.count(places) == len(noisy.places(places)) == noisy.with_noise * batches
+    rows = per_text * noisy.count(places)
+    order = order_of(rows, per_text, places, seed=3, noisy=noisy)
+    dealt = [order.at(0, place) for place in range(places)]
+    for start in range(0, places, batch):
+        counts = [len(each) for each in dealt[start : start + batch]]
+        assert counts == [per_text] * noisy.with_noise + [0] * (batch - noisy.with_noise)
+    assert sorted(row for each in dealt for row in each) == list(range(rows))
+    with pytest.raises(InputError, match=r"noise\.share"):
+        order_of(rows - 1, per_text, places, seed=3, noisy=noisy)
+
+
+def test_noise_of_a_share_goes_by_the_lengths_of_the_texts_that_get_it() -> None:
+    noisy = NoisyTexts.of_share(0.25, 8)
+    order = order_of(200, 1, 400, seed=5, noisy=noisy)
+    places = noisy.places(400)
+    noise = order._noise_lengths_R[[order.at(0, int(place))[0] for place in places]]
+    assert np.corrcoef(order._text_lengths(0)[places], noise)[0, 1] > 0.98
+    # The control: the texts beside them, which got none.
+    assert abs(np.corrcoef(order._text_lengths(0)[places + 2], noise)[0, 1]) < 0.35
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.01, "half", True, float("nan")])
+def test_a_share_is_above_none_and_at_most_all(share: object) -> None:
+    with pytest.raises(InputError, match=r"noise\.share is"):
+        NoisyTexts.of_share(share, 32)  # type: ignore[arg-type]  # as a person may give it

@@ -42,26 +42,28 @@ def rows_of(batch: TokenBatch) -> list[list[int]]:
 def test_data_come_first_and_then_the_noise_text_by_text(bert: Any) -> None:
     ours = TextTokenizer(bert, 16)
     data = [Encoded([5 + b], None, b % 2) for b in range(3)]
-    noise = [Encoded([8 + b] * (1 + k), None, 10 * b + k) for b in range(3) for k in range(2)]
+    noise = [[Encoded([8 + s] * (1 + k), None, 10 * s + k) for k in range(2)] for s in range(2)]
     batch = joint_batch(ours, data, [40, 7, 12], noise)
     assert batch.label_B.tolist() == [0, 1, 0]
     assert batch.index_B.tolist() == [40, 7, 12]
-    assert batch.noise_label_BK is not None
-    assert batch.noise_label_BK.tolist() == [[0, 1], [10, 11], [20, 21]]
+    assert batch.noise_label_SK is not None
+    assert batch.noise_label_SK.tolist() == [[0, 1], [10, 11]]
     rows = rows_of(batch.tokens)
     assert rows[:3] == [ours.build(text)[0] for text in data]
-    for b in range(3):
+    assert len(rows) == 3 + 2 * 2
+    for s in range(2):
         for k in range(2):
-            assert rows[3 + 2 * b + k] == ours.build(noise[2 * b + k])[0]
+            assert rows[3 + 2 * s + k] == ours.build(noise[s][k])[0]
 
 
 def test_a_batch_without_noise_says_so(bert: Any) -> None:
     batch = joint_batch(TextTokenizer(bert, 16), [Encoded([5], None, 1)], [3])
-    assert batch.noise_label_BK is None
+    assert batch.noise_label_SK is None
     assert rows_of(batch.tokens) == [[bert.cls_token_id, 5, bert.sep_token_id]]
 
 
 def test_noise_that_does_not_go_round_is_ours_to_see(bert: Any) -> None:
-    data, noise = [Encoded([5], None, 1)] * 2, [Encoded([6], None, 1)] * 3
+    text = Encoded([5], None, 1)
+    data, noise = [text] * 2, [[text, text], [text]]
     with pytest.raises(AssertionError, match="K noise texts"):
         joint_batch(TextTokenizer(bert, 16), data, [0, 1], noise)

@@ -153,3 +153,17 @@ def test_evaluation_keeps_similar_lengths_together() -> None:
     in_order = [lengths[row] for batch in batches for row in batch]
     assert in_order == sorted(lengths)
     assert list(OnceBatches(lengths, 8)) == batches  # the same again, for a second pass
+
+
+@pytest.mark.parametrize("window", [1, 50])
+def test_the_first_texts_of_a_batch_are_as_long_as_its_others(window: int) -> None:
+    """Those that get noise are its first."""
+    order = TrainOrder(lengths_of(3200), 8, 0, window)
+    lengths = np.array([[order.lengths[row] for row in rows] for rows in epoch_rows(order, 0)])
+    first, others = lengths[:, :2].mean(axis=1), lengths[:, 2:].mean(axis=1)
+    difference = first - others
+    assert abs(difference.mean()) < 4 * difference.std() / len(difference) ** 0.5
+    # The control: sorted within the batch, as a window leaves them, they are the shortest.
+    ordered = np.sort(lengths, axis=1)
+    assert (ordered[:, :2].mean(axis=1) <= ordered[:, 2:].mean(axis=1)).all()
+    assert difference.std() > 0
