@@ -56,8 +56,10 @@ def test_batches_of_one_length_get_noise_of_that_length(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside noise of any length their gradient would be about length."""
-    # Many texts: of few, chance among ties and the longest noise of all weigh too much.
-    words = ("energy=hidden", "optim.length_window=50", "task.train_size=384", "seed=1")
-    means = np.array(steps_of(settings, monkeypatch, *words))
-    assert np.ptp(means[:, 1]) > 5
-    assert np.corrcoef(means[:, 1], means[:, 2])[0, 1] > 0.95
+    words = ("energy=hidden", "optim.length_window=50")
+    _, data, noise = np.array(steps_of(settings, monkeypatch, *words)).T
+    assert np.ptp(data) > 5
+    assert np.ptp(noise) > 5
+    # An order and no line: much of the noise of a hardly tuned model is as long as noise may be.
+    longer, shorter = np.nonzero(data[:, None] > data[None, :] + 1)
+    assert (noise[longer] >= noise[shorter] - 0.5).all()
