@@ -12,8 +12,8 @@ failed one is tried again by the next call and does not stop the others. What is
 the end, with exit code 1.
 
 With --tables the stored predictions of each finished run (ids, labels, logits, energies; no texts)
-are kept in a folder of their own, as TASK/METHOD-seedN.parquet, and the seconds that it took in
-costs.json. A run whose table is there is left alone, so that a grid can go on elsewhere from the
+are kept in a folder of their own, as TASK/METHOD-seedN.parquet, and the processor seconds that it
+took in costs.json. A run whose table is there is left alone, so that a grid can go on elsewhere from the
 tables alone, and `python -m calib_ebm.report runs=FOLDER` compares them.
 """
 
@@ -37,7 +37,7 @@ NAME = re.compile(r"\{(\w+)\}")
 
 
 COSTS = ("tune_noise", "draw_noise", "train")
-"""Stages whose seconds are kept."""
+"""Stages whose processor seconds are kept."""
 
 
 class Run(NamedTuple):
@@ -147,7 +147,8 @@ def _at_once(path: Path, content: bytes) -> None:
 def _seconds(told: Mapping[str, Any], stage: str) -> float | None:
     """Of a stage; None where it was skipped or its work taken over from an earlier run."""
     record = told["stages"].get(stage, {})
-    return None if not record or record.get("skipped") else round(record["seconds"], 1)
+    known = bool(record) and not record.get("skipped") and "cpu_seconds" in record
+    return round(record["cpu_seconds"], 1) if known else None
 
 
 def make(run: Run, runs: Path, further: Sequence[str]) -> bool:

@@ -27,6 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock to set, and memory of as many MiB."""
     now = [100.0]
     monkeypatch.setattr(record.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(record.time, "process_time", lambda: 2 * now[0])
     monkeypatch.setattr(record, "peak_memory_mb", lambda: now[0])
     return now
 
@@ -44,7 +45,12 @@ def test_a_stage_done_in_parts_adds_up_and_keeps_the_higher_peak(
     clock[0] = 50.0
     with RunRecorder(tmp_path).stage("train"):
         clock[0] += 5
-    entry = {"seconds": 12.0, "peak_memory_mb": 107.0, "skipped": False}
+    entry = {
+        "seconds": 12.0,
+        "cpu_seconds": 24.0,
+        "peak_memory_mb": 107.0,
+        "skipped": False,
+    }
     assert plain(tmp_path)["stages"] == {"train": entry}
 
 
@@ -63,6 +69,7 @@ def test_a_stage_that_was_skipped_keeps_what_it_once_cost(
         stage["skipped"] = True
     assert plain(tmp_path)["stages"]["made"] == {
         "seconds": 2.0,
+        "cpu_seconds": 4.0,
         "peak_memory_mb": 103.0,
         "skipped": False,
     }
