@@ -13,8 +13,8 @@ the end, with exit code 1.
 
 With --tables the stored predictions of each finished run (ids, labels, logits, energies; no texts)
 are kept in a folder of their own, as TASK/METHOD-seedN.parquet, and the processor seconds that it
-took in costs.json. A run whose table is there is left alone, so that a grid can go on elsewhere from the
-tables alone, and `python -m calib_ebm.report runs=FOLDER` compares them.
+took in costs.json. A run whose table is there is left alone, so that a grid can go on elsewhere
+from the tables alone, and `python -m calib_ebm.report runs=FOLDER` compares them.
 """
 
 from __future__ import annotations
