@@ -38,6 +38,8 @@ NAME = re.compile(r"\{(\w+)\}")
 
 COSTS = ("tune_noise", "draw_noise", "train")
 """Stages whose processor seconds are kept."""
+MADE_BY = {"tune_noise": "noise_lm", "draw_noise": "bank"}
+"""Stages whose work a later run takes over, and what in run.json says which work it was."""
 
 
 class Run(NamedTuple):
@@ -131,7 +133,7 @@ def keep(run: Run, runs: Path, tables: Path) -> None:
         return
     told = json.loads((run.folder(runs) / "run.json").read_text(encoding="utf-8"))
     known = json.loads(costs.read_text(encoding="utf-8")) if costs.exists() else {}
-    known[run.name] = {stage: _seconds(told, stage) for stage in COSTS}
+    known[run.name] = {stage: _seconds(told, stage, runs) for stage in COSTS}
     table.parent.mkdir(parents=True, exist_ok=True)
     _at_once(costs, (json.dumps(known, indent=1, sort_keys=True) + "\n").encode())
     # Last: it says that the run is done.
@@ -144,11 +146,25 @@ def _at_once(path: Path, content: bytes) -> None:
     part.replace(path)
 
 
-def _seconds(told: Mapping[str, Any], stage: str) -> float | None:
-    """Of a stage; None where it was skipped or its work taken over from an earlier run."""
+def _seconds(told: Mapping[str, Any], stage: str, runs: Path) -> float | None:
+    """Of a stage, or of the run that did it first; None where there is no such stage or run."""
     record = told["stages"].get(stage, {})
-    known = bool(record) and not record.get("skipped") and "cpu_seconds" in record
+    if record.get("skipped") and stage in MADE_BY:
+        product = told.get(MADE_BY[stage])
+        others = (_told(path) for path in sorted(runs.glob("*/run.json")))
+        same = [other for other in others if product and other.get(MADE_BY[stage]) == product]
+        done = [other["stages"].get(stage, {}) for other in same]
+        record = next((each for each in done if not each.get("skipped", True)), record)
+    known = not record.get("skipped", True) and "cpu_seconds" in record
     return round(record["cpu_seconds"], 1) if known else None
+
+
+def _told(path: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) and isinstance(told.get("stages"), dict) else {}
 
 
 def make(run: Run, runs: Path, further: Sequence[str]) -> bool:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "compare_energies.py"
 
@@ -113,6 +114,30 @@ def test_a_grid_goes_on_from_the_tables_alone(tmp_path: Path) -> None:
     assert again.returncode == 0 and again.stdout == "2 of 2 runs are complete.\n"
     assert not (tmp_path / "runs").exists()
     assert json.loads((kept / "costs.json").read_text()) == costs
+
+
+def test_noise_that_was_taken_over_costs_what_it_cost_the_run_that_made_it(tmp_path: Path) -> None:
+    def finished(name: str, lm: str, tune: dict[str, Any], draw: dict[str, Any]) -> None:
+        folder = tmp_path / "runs" / f"embedded-hidden-{name}"
+        folder.mkdir(parents=True)
+        stages = {"tune_noise": tune, "draw_noise": draw, "train": {**made, "cpu_seconds": 50.0}}
+        told = {"status": "complete", "stages": stages, "noise_lm": {"digest": lm}, "bank": name}
+        (folder / "run.json").write_text(json.dumps(told))
+        (folder / "predictions.parquet").write_bytes(b"kept as it is")
+
+    made = {"skipped": False, "seconds": 9.0, "cpu_seconds": 7.04}
+    found = {"skipped": True, "seconds": 0.1, "cpu_seconds": 0.1}
+    finished("k1-seed1", "a", made, made)
+    finished("k2-seed1", "a", found, {**made, "cpu_seconds": 3.0})
+    finished("k1-seed2", "b", found, made)
+    assert grid(tmp_path, "--only", "hidden", "--status", "--tables", "kept", *SMALL).returncode
+    costs = json.loads((tmp_path / "kept" / "costs.json").read_text())
+    assert costs == {
+        "embedded-hidden-k1-seed1": {"tune_noise": 7.0, "draw_noise": 7.0, "train": 50.0},
+        "embedded-hidden-k2-seed1": {"tune_noise": 7.0, "draw_noise": 3.0, "train": 50.0},
+        # Made by nobody that is here.
+        "embedded-hidden-k1-seed2": {"tune_noise": None, "draw_noise": 7.0, "train": 50.0},
+    }
 
 
 def test_a_grid_that_cannot_be_read_says_why(tmp_path: Path) -> None:
