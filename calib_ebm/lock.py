@@ -1,4 +1,7 @@
-"""One process makes what several ask for; the others wait for it."""
+"""One process makes what several ask for, and the others wait for it; or each makes a part.
+
+The locks are the operating system's: a process that is killed lets go of them.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,6 @@ from pathlib import Path
 @contextmanager
 def only_one(folder: Path, say: Callable[[str], None], inside: bool = False) -> Iterator[None]:
     """Hold the right to make `folder`; wait while another process holds it.
-
-    The lock is the operating system's: a process that is killed lets go of it.
 
     Args:
         folder: what is made.
@@ -29,3 +30,33 @@ def only_one(folder: Path, say: Callable[[str], None], inside: bool = False) -> 
             say(f"Another process is making {folder}; waiting for it.")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def together(folder: Path) -> Iterator[None]:
+    """Work on `folder` along with others that do so, while nobody is `only_one`; wait until then.
+
+    Args:
+        folder: what is made.
+    """
+    lock = folder.with_name(folder.name + ".lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def claimed(lock: Path) -> Iterator[bool]:
+    """Hold a part of the work if nobody else does; whether it is held now.
+
+    Args:
+        lock: a file of that part, which is made and stays.
+    """
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

@@ -26,11 +26,11 @@ from calib_ebm.errors import InputError, TrainingFailed
 from calib_ebm.learn.callbacks import KeepLast, StepBar, last_checkpoint
 from calib_ebm.learn.joint import mixed_seed
 from calib_ebm.learn.optimisation import OptimOptions, build_optimizer, count_steps
-from calib_ebm.noise.draw import length_batches, pad_right
 from calib_ebm.noise.fill import fill_batch
 from calib_ebm.noise.lm import NoiseLm
 from calib_ebm.noise.masking import MEASURING, TUNING, stream
 from calib_ebm.noise.modes import Lengths, MlmFill, Mode, fit_text
+from calib_ebm.noise.padding import length_batches, pad_right
 from calib_ebm.noise.tuned import TuningResult
 from calib_ebm.noise.vocabulary import LmText
 from calib_ebm.shapes import Encoded

@@ -7,7 +7,9 @@
 
 A bank is made in a sibling folder that ends in `.part` and renamed when it is whole, so a folder of
 the final name is a whole bank or a damaged one, and never an unfinished one. An interrupted bank
-goes on at the first shard that is missing.
+goes on at the shards that are missing. Processes that want the same bank at once, the ranks of a
+launcher or commands that were started twice, share its shards; what a sample is depends on its
+number alone, so the bank is the same however many they were.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ import numpy as np
 import pyarrow as pa
 
 from calib_ebm.errors import InputError
+from calib_ebm.lock import claimed, only_one, together
 from calib_ebm.noise.sampler import Counts, Drawn
 from calib_ebm.shapes import Encoded
 
 FORMAT = 1
-SHARD_SIZE = 4096
 PLAN, MANIFEST = "plan.json", "manifest.json"
 SCHEMA = pa.schema(
     [
@@ -58,62 +60,115 @@ def bank_folder(cache_dir: Path, plan: Mapping[str, Any]) -> Path:
 # ---------------------------------------------------------------------------------------- writing
 
 
+def shard_size_of(count: int) -> int:
+    """Samples of a shard: what a kill loses at most, and what processes share the work in.
+
+    >>> [shard_size_of(count) for count in (100, 100_000, 10_000_000)]
+    [1024, 2048, 4096]
+    """
+    return min(4096, max(1024, -(-count // 64 // 1024) * 1024))
+
+
 def write_bank(
     folder: Path,
     plan: Mapping[str, Any],
     count: int,
     draw: DrawShard,
     facts: Mapping[str, Any],
-    shard_size: int = SHARD_SIZE,
-) -> None:
-    """Draw and publish a bank; go on with what an interrupted attempt at the same plan left.
+    say: Callable[[str], None] = lambda line: None,
+) -> int:
+    """Draw and publish a bank, along with other processes that do so at the same time.
+
+    It goes on with what an interrupted attempt at the same plan left.
 
     Args:
-        folder: the bank's final folder, which must not exist.
+        folder: the bank's final folder.
         plan: all that determines the bank.
         count: samples.
         draw: draws the samples of a shard.
         facts: further entries of the manifest.
-        shard_size: samples of a shard.
+        say: takes a line for the person, when it is waited for the shards of others.
+
+    Returns:
+        how many samples were drawn here.
 
     Raises:
         InputError: when the disk is full; what was finished is kept and taken up again.
     """
     part = folder.with_name(folder.name + ".part")
-    plain = json.loads(json.dumps({**plan, "shard_size": shard_size}))
+    size = shard_size_of(count)
+    plain = json.loads(json.dumps({**plan, "shard_size": size}))
+    shards = {
+        part / f"shard-{number:05d}.arrow": range(start, min(start + size, count))
+        for number, start in enumerate(range(0, count, size))
+    }
+    drawn = 0
     with _speaking_of_a_full_disk(folder):
-        part.mkdir(parents=True, exist_ok=True)
-        if _read_json(part / PLAN) != plain:
-            _empty(part)
-            write_whole(part / PLAN, _json_bytes(plain))
-        shards, counts = [], Counts()
-        for number, start in enumerate(range(0, count, shard_size)):
-            numbers = range(start, min(start + shard_size, count))
-            shard, counted = _ensure_shard(part / f"shard-{number:05d}.arrow", numbers, draw)
-            shards.append(shard)
-            counts.add(counted)
-        manifest = {"format": FORMAT, "plan": plain, **facts, "count": count}
-        manifest |= {"drops": counts.dropped, "cut": counts.cut, "symbols": counts.symbols}
-        write_whole(part / MANIFEST, _json_bytes({**manifest, "shards": shards}))
-        for side in part.glob("shard-*.json"):
-            side.unlink()
-        sync_folder(part)
-        part.rename(folder)
-        sync_folder(folder.parent)
+        while True:
+            # Together, so that nobody empties the folder meanwhile.
+            with together(folder):
+                if folder.exists():
+                    return drawn
+                if _read_json(part / PLAN) == plain:
+                    drawn += _draw_free_shards(shards, draw)
+            # Alone, so that those of others are finished, or those who drew them have died.
+            with only_one(folder, say):
+                if folder.exists():
+                    return drawn
+                if _read_json(part / PLAN) != plain:
+                    part.mkdir(parents=True, exist_ok=True)
+                    _empty(part)
+                    write_whole(part / PLAN, _json_bytes(plain))
+                elif _publish(folder, part, shards, {"plan": plain, **facts, "count": count}):
+                    return drawn
 
 
-def _ensure_shard(path: Path, numbers: range, draw: DrawShard) -> tuple[dict[str, Any], Counts]:
-    """The shard's entry in the manifest: of an earlier attempt if it is whole, else drawn now."""
-    side = path.with_suffix(".json")
-    found = _read_json(side)
-    if found is not None and path.exists() and _facts_of(path) == found["shard"]:
-        return found["shard"], Counts(**found["counts"])
-    samples, counts = draw(numbers)
-    assert len(samples) == len(numbers)
-    write_whole(path, _arrow_bytes(samples))
-    shard = _facts_of(path)
-    write_whole(side, _json_bytes({"shard": shard, "counts": vars(counts)}))
-    return shard, counts
+def _draw_free_shards(shards: Mapping[Path, range], draw: DrawShard) -> int:
+    """Draw the shards that are neither there nor being drawn by others; the number of samples."""
+    drawn = 0
+    for path, numbers in shards.items():
+        with claimed(path.with_suffix(".lock")) as ours:
+            if ours and _found(path) is None:
+                samples, counts = draw(numbers)
+                assert len(samples) == len(numbers)
+                write_whole(path, _arrow_bytes(samples))
+                entry = {"shard": _facts_of(path), "counts": vars(counts)}
+                write_whole(path.with_suffix(".json"), _json_bytes(entry))
+                drawn += len(numbers)
+    return drawn
+
+
+def _found(path: Path) -> dict[str, Any] | None:
+    """The entry of a shard that is there and whole."""
+    entry = _read_json(path.with_suffix(".json"))
+    if entry is not None and path.exists() and _facts_of(path) == entry["shard"]:
+        return dict(entry)
+    return None
+
+
+def _publish(
+    folder: Path, part: Path, shards: Mapping[Path, range], manifest: dict[str, Any]
+) -> bool:
+    """Give the bank its name, if all of it is there."""
+    entries = [_found(path) for path in shards]
+    whole = [entry for entry in entries if entry is not None]
+    if len(whole) < len(entries):
+        return False
+    counts = Counts()
+    for entry in whole:
+        counts.add(Counts(**entry["counts"]))
+    happened = {"drops": counts.dropped, "cut": counts.cut, "symbols": counts.symbols}
+    manifest = {"format": FORMAT, **manifest, **happened}
+    manifest["shards"] = [entry["shard"] for entry in whole]
+    write_whole(part / MANIFEST, _json_bytes(manifest))
+    sync_folder(part)
+    part.rename(folder)
+    sync_folder(folder.parent)
+    # Now, for whoever is killed before the renaming shall not lose them.
+    for path in shards:
+        (folder / path.with_suffix(".json").name).unlink()
+        (folder / path.with_suffix(".lock").name).unlink(missing_ok=True)
+    return True
 
 
 def _arrow_bytes(samples: Sequence[Drawn]) -> memoryview:

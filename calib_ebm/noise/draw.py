@@ -6,43 +6,35 @@ does not depend on the batch it is drawn in, nor on which process draws it after
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from calib_ebm.noise.filters import Sampling, draw_from, filtered_log_probs, filtered_top
+from calib_ebm.noise.filters import Sampling, draw_from, filtered_log_probs, top_of
 from calib_ebm.noise.grammar import Grammar
 from calib_ebm.noise.lm import NoiseLm
-
-COMPACT_AT = 0.875
-"""Finished rows leave the batch when no more than this share of it is still being written."""
+from calib_ebm.noise.padding import pad_right
 
 
 @dataclass
-class _Batch:
-    """Rows that are still being written: tensors keep in step with `rows`."""
+class _Writing:
+    """Rows that are still being written; all tensors are in step."""
 
-    rows: Tensor
+    row_B: Tensor
+    """Which of the texts."""
+    place_B: Tensor
+    """How many symbols stand."""
     state_B: Tensor
+    """Of the grammar, behind the last symbol."""
     uniform_BT: Tensor
-    mask_BT: Tensor | None
-    length_B: Tensor
-    alive_B: Tensor
-    cache: object = None
-    input_ids_BT: Tensor = field(default_factory=lambda: torch.empty(0))
 
-    def keep(self) -> None:
-        """Drop the finished rows, in the key-value cache too."""
-        index = self.alive_B.nonzero()[:, 0]
-        self.rows, self.state_B = self.rows[index], self.state_B[index]
-        self.uniform_BT, self.length_B = self.uniform_BT[index], self.length_B[index]
-        self.input_ids_BT, self.alive_B = self.input_ids_BT[index], self.alive_B[index]
-        if self.mask_BT is not None:
-            self.mask_BT = self.mask_BT[index]
-        self.cache.batch_select_indices(index)  # type: ignore[attr-defined]  # a transformers cache
+    def keep(self, order_B: Tensor) -> None:
+        """Go on with these rows only, in this order."""
+        self.row_B, self.place_B = self.row_B[order_B], self.place_B[order_B]
+        self.state_B, self.uniform_BT = self.state_B[order_B], self.uniform_BT[order_B]
 
 
 @torch.inference_mode()
@@ -63,61 +55,44 @@ def draw_symbols(
         grammar: what may follow what, on the model's device.
     """
     assert uniform_BT.shape == (len(prefixes), grammar.max_symbols)
-    symbols = lm.vocabulary.symbols
-    batch = _begin(lm, [[*prefix, symbols.start] for prefix in prefixes], uniform_BT, grammar)
-    written_BT = torch.full((len(prefixes), grammar.max_symbols), -1, device=lm.device)
+    end, device = lm.vocabulary.symbols.end, lm.device
+    reader = lm.reader()
+    logits_BV = reader.begin([[*prefix, lm.vocabulary.symbols.start] for prefix in prefixes])
+    row_B = torch.arange(len(prefixes), device=device)
+    numbers = torch.from_numpy(uniform_BT).to(device)
+    writing = _Writing(row_B, torch.zeros_like(row_B), grammar.begin(len(prefixes)), numbers)
+    alive_B = torch.ones_like(row_B, dtype=torch.bool)
+    written_BT = torch.full((len(prefixes), grammar.max_symbols), -1, device=device)
     for place in range(grammar.max_symbols):
-        logits_BV = _read(lm, batch)
-        batch.state_B = grammar.at(batch.state_B, place)
-        top = filtered_top(logits_BV, sampling, grammar.banned_SV[batch.state_B])
-        symbol_B = draw_from(top, batch.uniform_BT[:, place])
+        state_B = grammar.at(writing.state_B, place)
+        top = top_of(grammar.ban(logits_BV, state_B), sampling)
+        symbol_B = draw_from(top, writing.uniform_BT[:, place])
         # A finished row that has not left yet is read on, and what it would write is dropped.
-        written_BT[batch.rows[batch.alive_B], place] = symbol_B[batch.alive_B]
-        batch.state_B = grammar.after(batch.state_B, symbol_B)
-        batch.alive_B = batch.alive_B & (symbol_B != symbols.end)
-        batch.input_ids_BT = symbol_B[:, None]
-        left = int(batch.alive_B.sum())
-        if left == 0:
+        written_BT[writing.row_B[alive_B], place] = symbol_B[alive_B]
+        writing.state_B = grammar.after(state_B, symbol_B)
+        alive_B = alive_B & (symbol_B != end)
+        left = int(alive_B.sum())
+        if left == 0 or place + 1 == grammar.max_symbols:
             break
-        if left <= COMPACT_AT * len(batch.alive_B):
-            batch.keep()
+        if left < len(alive_B) and left <= reader.compact_at * len(alive_B):
+            order_B = closed_up(alive_B)
+            symbol_B, alive_B = symbol_B[order_B], alive_B[order_B]
+            writing.keep(order_B)
+            reader.keep(order_B)
+        logits_BV = reader.read(symbol_B[:, None])
     return [[s for s in row if s >= 0] for row in written_BT.tolist()]
 
 
-def _begin(lm: NoiseLm, rows: list[list[int]], uniform_BT: np.ndarray, grammar: Grammar) -> _Batch:
-    """Prefixes padded on the left, so that all rows go on at the same place."""
-    longest = max(map(len, rows))
-    device = lm.device
-    pad = lm.vocabulary.symbols.pad
-    padded = [[pad] * (longest - len(row)) + row for row in rows]
-    length_B = torch.tensor([len(row) for row in rows], device=device)
-    ragged = min(map(len, rows)) < longest
-    place_T = torch.arange(longest, device=device)
-    mask_BT = (place_T >= longest - length_B[:, None]).long() if ragged else None
-    return _Batch(
-        rows=torch.arange(len(rows), device=device),
-        state_B=grammar.begin(len(rows)),
-        uniform_BT=torch.from_numpy(uniform_BT).to(device),
-        mask_BT=mask_BT,
-        length_B=length_B,
-        alive_B=torch.ones(len(rows), dtype=torch.bool, device=device),
-        input_ids_BT=torch.tensor(padded, device=device),
-    )
+def closed_up(alive_B: Tensor) -> Tensor:
+    """The rows that are alive, the last ones in the gaps of the others, so that few are moved.
 
-
-def _read(lm: NoiseLm, batch: _Batch) -> Tensor:
-    """Read the new symbols; padding is neither attended to nor counted in positions."""
-    if batch.mask_BT is None:
-        logits_BV, batch.cache = lm.step(batch.input_ids_BT, batch.cache, None, None)
-        return logits_BV
-    if batch.cache is None:
-        position_BT = (batch.mask_BT.cumsum(dim=1) - 1).clamp(min=0)
-    else:
-        position_BT = batch.length_B[:, None]
-        batch.length_B = batch.length_B + 1
-        batch.mask_BT = torch.cat([batch.mask_BT, torch.ones_like(batch.mask_BT[:, :1])], dim=1)
-    logits_BV, batch.cache = lm.step(batch.input_ids_BT, batch.cache, batch.mask_BT, position_BT)
-    return logits_BV
+    >>> closed_up(torch.tensor([True, False, True, False, True]))
+    tensor([0, 4, 2])
+    """
+    size = int(alive_B.sum())
+    order_B = torch.arange(size, device=alive_B.device)
+    order_B[~alive_B[:size]] = size + alive_B[size:].nonzero()[:, 0]
+    return order_B
 
 
 @torch.inference_mode()
@@ -150,16 +125,3 @@ def log_prob_symbols(
     picked_N = log_probs_NV.gather(-1, target_BT[inside_BT][:, None])[:, 0].double()
     total_BT = torch.zeros(target_BT.shape, dtype=torch.double, device=lm.device)
     return total_BT.masked_scatter(inside_BT, picked_N).sum(dim=1)
-
-
-def pad_right(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    """Rows as one (B, T) tensor, padded on the right."""
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], dtype=torch.long)
-
-
-def length_batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Rows in batches of similar length, longest first: too little memory shows at once."""
-    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calib_ebm.noise.draw import pad_right
 from calib_ebm.noise.filters import Sampling, draw_from, filtered_top
 from calib_ebm.noise.lm import NoiseLm
+from calib_ebm.noise.padding import pad_right
 from calib_ebm.noise.vocabulary import LmText
 
 

@@ -61,10 +61,14 @@ def filtered_top(logits_BV: Tensor, sampling: Sampling, banned_BV: Tensor) -> To
 
     Of equal logits at the edge of the cut, those of lower id stay.
     """
-    scores_BV = logits_BV.float().masked_fill(banned_BV, -torch.inf) / sampling.temperature
+    return top_of(logits_BV.float().masked_fill(banned_BV, -torch.inf), sampling)
+
+
+def top_of(scores_BV: Tensor, sampling: Sampling) -> TopProbs:
+    """As `filtered_top`, of logits in float32 in which -inf stands for what is banned."""
     k = sampling.top_k
     if k == 0 or k >= scores_BV.shape[-1]:
-        return TopProbs(scores_BV.log_softmax(dim=-1), None)
+        return TopProbs((scores_BV / sampling.temperature).log_softmax(dim=-1), None)
     top_BS, ids_BS = scores_BV.topk(k + 1, dim=-1)
     tied_B = top_BS[:, k - 1] == top_BS[:, k]
     top_BS, ids_BS = top_BS[:, :k], ids_BS[:, :k]
@@ -72,7 +76,7 @@ def filtered_top(logits_BV: Tensor, sampling: Sampling, banned_BV: Tensor) -> To
         # topk leaves open which of equal logits it takes; a stable sort does not.
         sorted_BV = scores_BV[tied_B].sort(dim=-1, descending=True, stable=True)
         top_BS[tied_B], ids_BS[tied_B] = sorted_BV.values[:, :k], sorted_BV.indices[:, :k]
-    return TopProbs(top_BS.log_softmax(dim=-1), ids_BS)
+    return TopProbs((top_BS / sampling.temperature).log_softmax(dim=-1), ids_BS)
 
 
 def filtered_log_probs(logits_BV: Tensor, sampling: Sampling, banned_BV: Tensor) -> Tensor:

@@ -41,22 +41,45 @@ class Grammar:
         allowed_SV[[A, MUST_PAIR], symbols.pair] = True
         allowed_SV[B, symbols.end] = True
         self.banned_SV = ~allowed_SV
+        # What no state but these two bans, most of V, need not be looked at for every symbol drawn.
+        wide = [state for state in range(6) if state not in (LABEL, MUST_PAIR)]
+        self.sometimes_W = self.banned_SV[wide].any(dim=0).nonzero()[:, 0]
         self.next_S = torch.tensor([self.text_start, A, A, FIRST_B, B, B])
 
     def to(self, device: torch.device) -> Grammar:
         """The same with its tables on a device."""
         self.banned_SV, self.next_S = self.banned_SV.to(device), self.next_S.to(device)
+        self.sometimes_W = self.sometimes_W.to(device)
         return self
 
     def begin(self, size: int) -> Tensor:
         """States of `size` texts before their first symbol."""
         return torch.full((size,), self.start, device=self.next_S.device)
 
-    def at(self, state_B: Tensor, written: int) -> Tensor:
-        """States when `written` symbols stand: a pair gets its separator before it is cut."""
-        if self.pairs and self.max_symbols - written <= 2:
-            return torch.where(state_B == A, MUST_PAIR, state_B)
-        return state_B
+    def at(self, state_B: Tensor, written: int | Tensor) -> Tensor:
+        """States when `written` symbols stand: a pair gets its separator before it is cut.
+
+        Args:
+            state_B: states behind the last symbol.
+            written: symbols of all texts, or of each, (B,).
+        """
+        if not self.pairs:
+            return state_B
+        late = self.max_symbols - written <= 2
+        return torch.where((state_B == A) & late, MUST_PAIR, state_B)
+
+    def ban(self, logits_BV: Tensor, state_B: Tensor) -> Tensor:
+        """Float32 logits with -inf at what may not follow, written in place where they are that."""
+        logits_BV = logits_BV.float()
+        narrow_B = (state_B == LABEL) | (state_B == MUST_PAIR)
+        if bool(narrow_B.any()):
+            logits_BV[narrow_B] = logits_BV[narrow_B].masked_fill(
+                self.banned_SV[state_B[narrow_B]], -torch.inf
+            )
+        banned_BW = self.banned_SV[:, self.sometimes_W][state_B]
+        sometimes_BW = logits_BV[:, self.sometimes_W].masked_fill(banned_BW, -torch.inf)
+        logits_BV[:, self.sometimes_W] = sometimes_BW
+        return logits_BV
 
     def after(self, state_B: Tensor, symbol_B: Tensor) -> Tensor:
         """States after a symbol each."""

@@ -27,6 +27,8 @@ from transformers.utils import logging as hf_logging
 
 from calib_ebm.errors import InputError
 from calib_ebm.hub import must_be_local
+from calib_ebm.noise.gpt2 import Gpt2Reader, can_read
+from calib_ebm.noise.reading import CacheReader, Reader
 from calib_ebm.noise.source import (
     SMALL,
     LmTokenizer,
@@ -95,26 +97,11 @@ class NoiseLm(nn.Module):
             return self.model(input_ids=input_ids_BT, **kwargs).logits[asked_BT]
         return self.logits(self.hidden(input_ids_BT)[asked_BT])
 
-    def step(
-        self, input_ids_BT: Tensor, cache: Any, mask_BT: Tensor | None, position_BT: Tensor | None
-    ) -> tuple[Tensor, Any]:
-        """Read further symbols; logits of what follows the last, (B, V), and the cache.
-
-        Args:
-            input_ids_BT: symbols not read yet.
-            cache: of the symbols read before; None at the beginning.
-            mask_BT: 0 at padding, over all symbols read so far; None without padding.
-            position_BT: positions of the new symbols; None without padding.
-        """
-        out = self.model(
-            input_ids=input_ids_BT,
-            past_key_values=cache,
-            attention_mask=mask_BT,
-            position_ids=position_BT,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return out.logits[:, -1], out.past_key_values
+    def reader(self) -> Reader:
+        """What reads rows of symbols and goes on from there, see `Reader`."""
+        if type(self.model) is GPT2LMHeadModel and can_read(self.model):
+            return Gpt2Reader(self.model)
+        return CacheReader(self.model, self.vocabulary.symbols.pad)
 
     def fill_logits(self, input_ids_BT: Tensor, mask_BT: Tensor, types_BT: Tensor) -> Tensor:
         """Logits of a masked LM at every position, (B, T, V)."""

@@ -9,6 +9,7 @@ Each is stored under the digest of all that determines it.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from typing import Any
 import torch
 
 from calib_ebm.errors import InputError, Interrupted
-from calib_ebm.lock import only_one
 from calib_ebm.noise.bank import (
     FORMAT,
     NoiseBank,
@@ -136,30 +136,32 @@ def ensure_bank(
         )
     plan = _bank_plan(config, task, tuned, texts, split, seed, count)
     folder = bank_folder(cache_dir, plan)
-    reused = True
-    with only_one(folder, say):
-        if not folder.exists():
-            reused = False
-            sampler = make_sampler(config, task, tuned.lm.to(_device(device)), texts, seed)
-            facts = _bank_facts(config, task, tuned)
-            size = int(config["draw_batch_size"])
-            try:
-                with drawing_progress(f"drawing {split} noise", count, say) as advance:
-                    write_bank(folder, plan, count, lambda n: sampler.draw(n, size, advance), facts)
-            except KeyboardInterrupt as stop:
-                raise Interrupted(
-                    f"Stopped while drawing {split} noise; finished shards are kept."
-                ) from stop
-            finally:
-                tuned.lm.cpu()  # the device is needed for training now
+    reused = folder.exists()
+    if not reused:
+        sampler = make_sampler(config, task, tuned.lm.to(_device(device)), texts, seed)
+        facts = _bank_facts(config, task, tuned)
+        size = int(config["draw_batch_size"])
+        try:
+            with drawing_progress(f"drawing {split} noise", count, say) as advance:
+                write_bank(
+                    folder, plan, count, lambda n: sampler.draw(n, size, advance), facts, say
+                )
+        except KeyboardInterrupt as stop:
+            raise Interrupted(
+                f"Stopped while drawing {split} noise; finished shards are kept."
+            ) from stop
+        finally:
+            tuned.lm.cpu()  # the device is needed for training now
     # The whole plan, as JSON keeps it: a bank that was moved into this place is not taken for it.
     return NoiseBank.open(folder, json.loads(json.dumps(plan))), reused
 
 
 def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    if name == "auto" and torch.cuda.is_available():
+        # Each process that a launcher starts on a machine draws on a GPU of its own.
+        rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+        return torch.device("cuda", rank % torch.cuda.device_count())
+    return torch.device("cpu" if name == "auto" else name)
 
 
 def _bank_plan(

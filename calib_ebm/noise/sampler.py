@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from calib_ebm.errors import InputError
-from calib_ebm.noise.draw import draw_symbols, length_batches, log_prob_symbols
+from calib_ebm.noise.draw import draw_symbols, log_prob_symbols
 from calib_ebm.noise.fill import draw_fill
 from calib_ebm.noise.filters import Sampling
 from calib_ebm.noise.grammar import Grammar
 from calib_ebm.noise.lm import NoiseLm
 from calib_ebm.noise.masking import DRAWING, ORDERING, stream
 from calib_ebm.noise.modes import Lengths, MlmFill, Mode, fit_text
+from calib_ebm.noise.padding import length_batches
 from calib_ebm.noise.vocabulary import ClassifierTokenizer, LmText
 from calib_ebm.shapes import Encoded
 

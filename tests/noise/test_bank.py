@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
+import signal
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -33,7 +38,12 @@ def drawer(pairs: bool = False, log: list[range] | None = None) -> Any:
 
 
 def make(folder: Path, draw: Any = None, plan: dict[str, Any] = PLAN, count: int = 10) -> None:
-    write_bank(folder, plan, count, draw or drawer(), {"mode": "masked"}, shard_size=4)
+    write_bank(folder, plan, count, draw or drawer(), {"mode": "masked"})
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bank_module, "shard_size_of", lambda count: 4)
 
 
 @pytest.mark.parametrize("pairs", [False, True])
@@ -98,6 +108,74 @@ def test_what_another_plan_or_a_broken_write_left_is_drawn_again(tmp_path: Path)
     log.clear()
     make(tmp_path / "bank", drawer(log=log), plan={**PLAN, "seed": 2})
     assert len(log) == 3
+
+
+class Sharing(NamedTuple):
+    """A second process that draws the same bank."""
+
+    process: BaseProcess
+    holds: Event
+    go_on: Event
+    numbers: Queue[int]
+
+
+def draw_beside(folder: Path) -> Sharing:
+    """Start it; it holds its first shard until it is told to go on."""
+    context = multiprocessing.get_context("fork")
+    holds, go_on, log = context.Event(), context.Event(), context.Queue()
+
+    def draw(numbers: range) -> Any:
+        holds.set()
+        assert go_on.wait(20)
+        log.put(numbers.start)
+        return drawer()(numbers)
+
+    process = context.Process(target=make, args=(folder, draw))
+    process.start()
+    assert holds.wait(20)
+    return Sharing(process, holds, go_on, log)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_processes_share_the_shards_and_the_bank_is_the_same(tmp_path: Path, killed: bool) -> None:
+    other = draw_beside(tmp_path / "bank")
+    log: list[range] = []
+    said: list[str] = []
+
+    def draw(numbers: range) -> Any:
+        log.append(numbers)
+        return drawer()(numbers)
+
+    def say(line: str) -> None:
+        said.append(line)  # all that was free is drawn
+        if killed:
+            other.process.kill()
+        else:
+            other.go_on.set()
+
+    drawn = write_bank(tmp_path / "bank", PLAN, 10, draw, {"mode": "masked"}, say)
+    other.process.join(20)
+    assert len(said) == 1 and "waiting" in said[0]
+    # The other holds the first shard. Who is killed loses that one alone, and it is drawn here.
+    assert [numbers.start for numbers in log] == ([4, 8, 0] if killed else [4, 8])
+    assert drawn == sum(map(len, log))
+    assert other.process.exitcode == (-signal.SIGKILL if killed else 0)
+    if not killed:
+        assert other.numbers.get(timeout=20) == 0
+        assert other.numbers.empty()
+    make(tmp_path / "alone")
+    shared, alone = (NoiseBank.open(tmp_path / name) for name in ("bank", "alone"))
+    assert shared.manifest == alone.manifest
+    assert sorted(f.name for f in shared.folder.iterdir()) == sorted(
+        f.name for f in alone.folder.iterdir()
+    )
+
+
+def test_a_bank_that_is_there_is_not_drawn_again(tmp_path: Path) -> None:
+    make(tmp_path / "bank")
+    log: list[range] = []
+    assert write_bank(tmp_path / "bank", PLAN, 10, drawer(log=log), {"mode": "masked"}) == 0
+    assert log == []
 
 
 def full_disk(monkeypatch: pytest.MonkeyPatch, after: int) -> None:

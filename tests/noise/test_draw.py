@@ -6,6 +6,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,10 @@ from torch import Tensor
 
 from calib_ebm.noise.draw import draw_symbols, log_prob_symbols
 from calib_ebm.noise.filters import Sampling, filtered_log_probs
+from calib_ebm.noise.gpt2 import Gpt2Reader
 from calib_ebm.noise.grammar import Grammar
 from calib_ebm.noise.lm import NoiseLm
+from calib_ebm.noise.reading import CacheReader
 from calib_ebm.shapes import Encoded
 
 Build = Callable[..., NoiseLm]
@@ -134,52 +137,80 @@ def test_scoring_is_exact_whatever_the_neighbours(tiny_lm: Build, singles: list[
     torch.testing.assert_close(together, torch.tensor(alone).double(), atol=1e-5, rtol=0)
 
 
-def next_logits(lm: NoiseLm, monkeypatch: pytest.MonkeyPatch, prefixes: list[list[int]]) -> Any:
-    """Logits of the first and of the second symbol, as drawing sees them."""
-    seen: list[Tensor] = []
-    step = lm.step
-
-    def spy(*args: Any) -> Any:
-        out = step(*args)
-        seen.append(out[0])
-        return out
-
-    monkeypatch.setattr(lm, "step", spy)
-    grammar = grammar_of(lm, False, False)
-    # Of two symbols drawn by small numbers, neither is END: no row leaves.
-    draw_symbols(lm, prefixes, np.full((len(prefixes), LONGEST), 1e-9), Sampling(0), grammar)
-    monkeypatch.undo()
-    return seen[:2]
+def next_logits(
+    lm: NoiseLm, make: Callable[[], Any], prefixes: list[list[int]]
+) -> tuple[Tensor, Tensor]:
+    """Logits of the first and of the second symbol, as a reader gives them."""
+    with torch.inference_mode():
+        reader = make()
+        first = reader.begin([[*prefix, lm.vocabulary.symbols.start] for prefix in prefixes])
+        return first, reader.read(torch.ones(len(prefixes), 1, dtype=torch.long))
 
 
+def readers_of(lm: NoiseLm) -> list[Callable[[], Any]]:
+    pad = lm.vocabulary.symbols.pad
+    return [partial(Gpt2Reader, lm.model), partial(CacheReader, lm.model, pad)]
+
+
+@pytest.mark.parametrize("which", [0, 1])
 def test_padding_changes_no_distribution(
-    tiny_lm: Build, singles: list[Encoded], monkeypatch: pytest.MonkeyPatch
+    tiny_lm: Build, singles: list[Encoded], which: int
 ) -> None:
     lm = tiny_lm(singles)
-    together = next_logits(lm, monkeypatch, RAGGED)
+    make = readers_of(lm)[which]
+    together = next_logits(lm, make, RAGGED)
     for row, prefix in enumerate(RAGGED):
-        alone = next_logits(lm, monkeypatch, [prefix])
+        alone = next_logits(lm, make, [prefix])
         for ours, theirs_ in zip(together, alone, strict=True):
             torch.testing.assert_close(ours[row], theirs_[0], atol=1e-5, rtol=0)
 
 
+class Forgetful(CacheReader):
+    """The trap, set on purpose."""
+
+    forgotten: str
+
+    def _step(self, ids: Tensor, positions: Tensor | None) -> Tensor:
+        assert self.mask_BT is not None
+        if self.forgotten == "mask":
+            self.mask_BT = torch.ones_like(self.mask_BT)
+        else:
+            positions = torch.arange(ids.shape[1])[None]
+        return super()._step(ids, positions)
+
+
 @pytest.mark.parametrize("forgotten", ["mask", "positions"])
 def test_the_control_padding_that_is_seen_or_counted_changes_it(
-    tiny_lm: Build, singles: list[Encoded], monkeypatch: pytest.MonkeyPatch, forgotten: str
+    tiny_lm: Build, singles: list[Encoded], forgotten: str
 ) -> None:
     lm = tiny_lm(singles)
-    alone = next_logits(lm, monkeypatch, [RAGGED[2]])[0][0]
-    step = lm.step
+    alone = next_logits(lm, readers_of(lm)[1], [RAGGED[2]])[0][0]
 
-    def forgetful(ids: Tensor, cache: Any, mask: Tensor, positions: Tensor) -> Any:
-        if forgotten == "mask":
-            return step(ids, cache, torch.ones_like(mask), positions)
-        longest = mask.shape[1]
-        return step(ids, cache, mask, torch.arange(longest - ids.shape[1], longest)[None])
+    def forgetful() -> Forgetful:
+        reader = Forgetful(lm.model, lm.vocabulary.symbols.pad)
+        reader.forgotten = forgotten
+        return reader
 
-    lm.step = forgetful  # type: ignore[method-assign]  # the trap, set on purpose
-    together = next_logits(lm, monkeypatch, RAGGED)[0][2]
+    together = next_logits(lm, forgetful, RAGGED)[0][2]
     assert (together - alone).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("pairs", "labelled"), KINDS)
+def test_any_models_own_forward_draws_the_same(
+    tiny_lm: Build,
+    singles: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
+    pairs: bool,
+    labelled: bool,
+) -> None:
+    """GPT-2 is read by a reader of its own, every other model by its forward and its cache."""
+    lm, longest = tiny_lm(singles), 9
+    grammar, numbers = grammar_of(lm, pairs, labelled, longest), uniforms(48, 4, longest)
+    assert isinstance(lm.reader(), Gpt2Reader)
+    ours = draw_symbols(lm, RAGGED * 8, numbers, Sampling(3), grammar)
+    monkeypatch.setattr(lm, "reader", readers_of(lm)[1])
+    assert ours == draw_symbols(lm, RAGGED * 8, numbers, Sampling(3), grammar)
+    assert len({len(row) for row in ours}) > 3  # rows left the batch at different places
 
 
 def test_a_text_is_drawn_the_same_in_any_batch(tiny_lm: Build, singles: list[Encoded]) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from calib_ebm.errors import InputError, Interrupted
+from calib_ebm.noise import pipeline
 from calib_ebm.noise.bank import NoiseBank
 from calib_ebm.noise.lm import NoiseLm
 from calib_ebm.noise.modes import Mode
@@ -186,7 +187,7 @@ def test_nothing_but_what_is_whole_is_left_behind(ensure: Ensure, tmp_path: Path
 def test_drawing_that_was_interrupted_goes_on_and_ends_as_undisturbed(
     ensure: Ensure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("calib_ebm.noise.bank.write_bank.__defaults__", (4,))
+    monkeypatch.setattr("calib_ebm.noise.bank.shard_size_of", lambda count: 4)
     draw, calls = Sampler.draw, 0
 
     def stops(self: Sampler, *args: Any) -> Any:
@@ -281,3 +282,16 @@ def test_saved_and_found_noise_models_are_the_tuned_ones(task: NoiseTask, tmp_pa
         tuned = ensure_noise_lm(CONFIG, task, tmp_path, 1, Doubling())
         for ours, theirs in zip(tuned.lm.parameters(), kept, strict=True):
             assert torch.equal(ours, theirs)
+
+
+def test_each_process_of_a_machine_draws_on_a_gpu_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for rank, place in {"0": 0, "1": 1, "3": 1}.items():
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert pipeline._device("auto") == torch.device("cuda", place)
+    assert pipeline._device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pipeline._device("auto") == torch.device("cpu")
