@@ -29,10 +29,9 @@ from calib_ebm.learn.optimisation import OptimOptions, build_optimizer, count_st
 from calib_ebm.noise.fill import fill_batch
 from calib_ebm.noise.lm import NoiseLm
 from calib_ebm.noise.masking import MEASURING, TUNING, stream
-from calib_ebm.noise.modes import Lengths, MlmFill, Mode, fit_text
+from calib_ebm.noise.modes import Lengths, Lesson, MlmFill, Mode, fit_text
 from calib_ebm.noise.padding import length_batches, pad_right
 from calib_ebm.noise.tuned import TuningResult
-from calib_ebm.noise.vocabulary import LmText
 from calib_ebm.shapes import Encoded
 from calib_ebm.tokens.order import Place, StepBatches, TrainOrder
 
@@ -74,7 +73,7 @@ class LmBatches:
     ) -> None:
         self.lm, self.mode, self.seed = lm, mode, seed
         pairs = bool(texts) and texts[0].ids_b is not None
-        budget = lengths.budget(pairs, mode.labelled)
+        budget = lengths.budget(pairs, mode)
         self.texts = [fit_text(lm.vocabulary.text(text), budget) for text in texts]
 
     def lengths(self) -> list[int]:
@@ -91,20 +90,20 @@ class LmBatches:
             target_BT = batch.content_BT.masked_fill(~batch.slot_BT, IGNORED)
             types_BT = batch.types_BT
             return self._known(batch.input_ids_BT, target_BT, batch.mask_BT, types_BT)
-        prefixes = [
-            self.mode.prefix(text, self.lm.vocabulary.symbols, rng)
-            for text, rng in zip(texts, rngs, strict=True)
+        symbols = self.lm.vocabulary.symbols
+        lessons = [
+            self.mode.lesson(text, symbols, rng) for text, rng in zip(texts, rngs, strict=True)
         ]
-        return self._write(prefixes, texts)
+        return self._write(lessons)
 
-    def _write(self, prefixes: Sequence[list[int]], texts: Sequence[LmText]) -> LmBatch:
+    def _write(self, lessons: Sequence[Lesson]) -> LmBatch:
         """Prefix, START and target in a row; each symbol is predicted at the place before it."""
         symbols = self.lm.vocabulary.symbols
         inputs, targets = [], []
-        for prefix, text in zip(prefixes, texts, strict=True):
-            target = self.mode.target(text, symbols)
+        for prefix, target, asked in lessons:
             inputs.append([*prefix, symbols.start, *target[:-1]])
-            targets.append([IGNORED] * len(prefix) + target)
+            wanted = [s if is_asked else IGNORED for s, is_asked in zip(target, asked, strict=True)]
+            targets.append([IGNORED] * len(prefix) + wanted)
         return self._known(pad_right(inputs, symbols.pad), pad_right(targets, IGNORED), None, None)
 
     def _known(

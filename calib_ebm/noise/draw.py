@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from calib_ebm.noise.filters import Sampling, draw_from, filtered_log_probs, top_of
+from calib_ebm.noise.gaps import GapGrammar
 from calib_ebm.noise.grammar import Grammar
 from calib_ebm.noise.lm import NoiseLm
 from calib_ebm.noise.padding import pad_right
@@ -43,7 +44,7 @@ def draw_symbols(
     prefixes: Sequence[Sequence[int]],
     uniform_BT: np.ndarray,
     sampling: Sampling,
-    grammar: Grammar,
+    grammar: Grammar | GapGrammar,
 ) -> list[list[int]]:
     """One noise text for each prefix, as symbols; END is the last unless it was cut.
 
@@ -52,7 +53,7 @@ def draw_symbols(
         prefixes: what each text is drawn around, without START.
         uniform_BT: a number in [0, 1) for each symbol that may be drawn, T = `grammar.max_symbols`.
         sampling: temperature and top-k.
-        grammar: what may follow what, on the model's device.
+        grammar: what may follow what, on the model's device, `given` these prefixes.
     """
     assert uniform_BT.shape == (len(prefixes), grammar.max_symbols)
     end, device = lm.vocabulary.symbols.end, lm.device

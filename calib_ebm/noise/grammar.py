@@ -9,6 +9,8 @@ gets its separator in time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -50,6 +52,10 @@ class Grammar:
         """The same with its tables on a device."""
         self.banned_SV, self.next_S = self.banned_SV.to(device), self.next_S.to(device)
         self.sometimes_W = self.sometimes_W.to(device)
+        return self
+
+    def given(self, prefixes: Sequence[Sequence[int]]) -> Grammar:
+        """This one: what may follow does not depend on what a text is drawn around."""
         return self
 
     def begin(self, size: int) -> Tensor:

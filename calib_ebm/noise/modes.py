@@ -1,21 +1,30 @@
 """What the noise model is given, and what it writes: one small class a mode.
 
 An autoregressive noise model reads `prefix`, then START, then writes `target`, END included; its
-loss counts the target only. `MlmFill` is the exception: a masked LM fills the masked slots in
-place.  METHOD 2.
+loss counts the target only, and in mode `infill` only what stands in the gaps. `MlmFill` is the
+exception: a masked LM fills the masked slots in place.  METHOD 2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from calib_ebm.errors import InputError
 from calib_ebm.noise.masking import check_mask_rate, collapse, draw_mask
 from calib_ebm.noise.vocabulary import LmText, Symbols
+
+
+class Lesson(NamedTuple):
+    """What a noise model learns from one text."""
+
+    prefix: list[int]
+    target: list[int]
+    asked: list[bool]
+    """Of each symbol of the target, whether it is the model's to write."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,7 @@ class Mode:
         labelled: whether the label is drawn first, and kept with the noise.
         needs_pairs: whether it makes sense for pairs of texts only.
         fills_in: whether a masked LM fills slots, instead of an autoregressive LM writing.
+        keeps_visible: whether an autoregressive LM writes only into the gaps of its prefix.
     """
 
     name: ClassVar[str]
@@ -35,6 +45,7 @@ class Mode:
     labelled: ClassVar[bool] = False
     needs_pairs: ClassVar[bool] = False
     fills_in: ClassVar[bool] = False
+    keeps_visible: ClassVar[bool] = False
 
     def prefix(self, text: LmText, symbols: Symbols, rng: np.random.Generator) -> list[int]:
         """What is left of the text for the noise model to read."""
@@ -45,6 +56,11 @@ class Mode:
         label = [symbols.labels[text.label]] if self.labelled else []
         rest = [] if text.ids_b is None else [symbols.pair, *text.ids_b]
         return [*label, *text.ids_a, *rest, symbols.end]
+
+    def lesson(self, text: LmText, symbols: Symbols, rng: np.random.Generator) -> Lesson:
+        """Prefix and target of a text, with what the loss counts."""
+        target = self.target(text, symbols)
+        return Lesson(self.prefix(text, symbols, rng), target, [True] * len(target))
 
     def to_plain(self) -> dict[str, Any]:
         """Name and settings, for manifests and digests."""
@@ -68,6 +84,46 @@ class Masked(Mode):
             for ids in (text.ids_a, text.ids_b or [])
         )
         return a if text.ids_b is None else [*a, symbols.pair, *b]
+
+
+@dataclass(frozen=True)
+class Infill(Masked):
+    """P_N(x | m(x)) of a model that writes into the gaps only: what is visible stays.
+
+    Of the text it writes, the visible symbols are given to it and not drawn; in a gap it writes one
+    symbol or more, and MASK to close it. So noise is near its source however short the tuning was:
+    a model that writes the whole text anew must first learn to copy, which takes a small one longer
+    than all else (conf/experiment/README.md). The gaps are those of Donahue et al., ACL 2020,
+    with the visible text around each in its place.
+    """
+
+    name: ClassVar[str] = "infill"
+    keeps_visible: ClassVar[bool] = True
+
+    def prefix(self, text: LmText, symbols: Symbols, rng: np.random.Generator) -> list[int]:
+        """The text with masked runs."""
+        return self.lesson(text, symbols, rng).prefix
+
+    def lesson(self, text: LmText, symbols: Symbols, rng: np.random.Generator) -> Lesson:
+        """The text with each gap closed by MASK; the loss counts what stands in gaps."""
+        ids, masked = list(text.ids_a), self._masked(text.ids_a, symbols, rng)
+        if text.ids_b is not None:
+            ids += [symbols.pair, *text.ids_b]
+            masked += [False, *self._masked(text.ids_b, symbols, rng)]
+        target, asked = [], []
+        for token, in_gap, goes_on in zip(ids, masked, [*masked[1:], False], strict=True):
+            target.append(token)
+            asked.append(in_gap)
+            if in_gap and not goes_on:
+                target.append(symbols.mask)
+                asked.append(True)
+        prefix = collapse(ids, masked, symbols.mask)
+        return Lesson(prefix, [*target, symbols.end], [*asked, False])
+
+    def _masked(self, ids: Sequence[int], symbols: Symbols, rng: np.random.Generator) -> list[bool]:
+        """Which tokens are masked; always those that the noise model does not know."""
+        drawn = draw_mask(len(ids), self.mask_rate, rng)
+        return [bool(m) or token == symbols.unknown for m, token in zip(drawn, ids, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -147,9 +203,13 @@ class Lengths:
     prefix: int = 128
     target: int = 128
 
-    def budget(self, pairs: bool, labelled: bool) -> int:
+    def budget(self, pairs: bool, mode: Mode) -> int:
         """Content tokens that a text may have."""
-        return min(self.prefix, self.target - 1 - labelled) - pairs
+        written = self.target - 1 - mode.labelled
+        if mode.keeps_visible:
+            # Every other token may be a gap of its own, with a symbol to close it.
+            written = 2 * written // 3
+        return min(self.prefix, written) - pairs
 
     @property
     def total(self) -> int:
@@ -157,7 +217,9 @@ class Lengths:
         return self.prefix + 1 + self.target
 
 
-MODES: dict[str, type[Mode]] = {m.name: m for m in (Masked, Unconditional, Labelled, Half, MlmFill)}
+MODES: dict[str, type[Mode]] = {
+    m.name: m for m in (Masked, Infill, Unconditional, Labelled, Half, MlmFill)
+}
 """Every mode by its name."""
 
 

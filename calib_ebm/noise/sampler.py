@@ -15,6 +15,7 @@ from calib_ebm.errors import InputError
 from calib_ebm.noise.draw import draw_symbols, log_prob_symbols
 from calib_ebm.noise.fill import draw_fill
 from calib_ebm.noise.filters import Sampling
+from calib_ebm.noise.gaps import GapGrammar
 from calib_ebm.noise.grammar import Grammar
 from calib_ebm.noise.lm import NoiseLm
 from calib_ebm.noise.masking import DRAWING, ORDERING, stream
@@ -78,17 +79,21 @@ class Sampler:
     lengths: Lengths
     seed: int
     pairs: bool = field(init=False)
-    grammar: Grammar = field(init=False)
+    grammar: Grammar | GapGrammar = field(init=False)
 
     def __post_init__(self) -> None:
         pairs = self.texts[0].ids_b is not None
         object.__setattr__(self, "pairs", pairs)
-        grammar = Grammar(
-            self.lm.vocabulary,
-            pairs=pairs,
-            labelled=self.mode.labelled,
-            max_symbols=self._max_symbols(pairs),
-        )
+        grammar: Grammar | GapGrammar
+        if self.mode.keeps_visible:
+            grammar = GapGrammar(self.lm.vocabulary, self.lengths.target)
+        else:
+            grammar = Grammar(
+                self.lm.vocabulary,
+                pairs=pairs,
+                labelled=self.mode.labelled,
+                max_symbols=self._max_symbols(pairs),
+            )
         object.__setattr__(self, "grammar", grammar.to(self.lm.device))
 
     def _max_symbols(self, pairs: bool) -> int:
@@ -103,7 +108,7 @@ class Sampler:
     @property
     def budget(self) -> int:
         """Content tokens of a text that a prefix is made of."""
-        return self.lengths.budget(self.pairs, self.mode.labelled)
+        return self.lengths.budget(self.pairs, self.mode)
 
     def source_row(self, number: int) -> int:
         """The text that a sample is drawn around: each round over all texts is shuffled anew."""
@@ -182,7 +187,8 @@ class Sampler:
         for batch in length_batches([len(prefix) for prefix in prefixes], size):
             uniform_BT = np.stack([rngs[at].random(self.grammar.max_symbols) for at in batch])
             chosen = [prefixes[at] for at in batch]
-            written = draw_symbols(self.lm, chosen, uniform_BT, self.sampling, self.grammar)
+            grammar = self.grammar.given(chosen)
+            written = draw_symbols(self.lm, chosen, uniform_BT, self.sampling, grammar)
             counts.cut += sum(row[-1] != symbols.end for row in written)
             counts.symbols += sum(map(len, written))
             yield batch, [self.parse(row) for row in written]
@@ -239,7 +245,8 @@ class Sampler:
     def parse(self, written: Sequence[int]) -> Encoded:
         """Written symbols as a text of the classifier's tokens."""
         symbols = self.lm.vocabulary.symbols
-        row = list(written)
+        # What closes a gap is no part of the text.
+        row = [symbol for symbol in written if symbol != symbols.mask]
         label = symbols.labels.index(row.pop(0)) if self.mode.labelled else -1
         if row and row[-1] == symbols.end:
             row.pop()
@@ -270,14 +277,16 @@ class Sampler:
                 is known.
         """
         vocabulary = self.lm.vocabulary
-        if vocabulary.translator is not None or self.mode.fills_in:
+        mode = self.mode
+        if vocabulary.translator is not None or mode.fills_in or mode.keeps_visible:
             raise InputError(
-                f"log P_N is not known for noise={self.mode.name} by way of "
-                f"{vocabulary.token_path}.",
-                "an autoregressive noise model that knows the classifier's pieces",
-                "Set noise.lm=small.",
+                f"log P_N is not known for noise={mode.name} by way of {vocabulary.token_path}.",
+                "an autoregressive noise model that knows the classifier's pieces and writes the "
+                "whole text",
+                "Set noise.lm=small and noise=masked.",
             )
         assert prefixes is not None or not self.mode.uses_source, "log P_N given what?"
+        assert isinstance(self.grammar, Grammar), "said above for noise in gaps"
         given = (
             [list(prefix) for prefix in prefixes] if prefixes is not None else [[] for _ in texts]
         )

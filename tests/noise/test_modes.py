@@ -93,7 +93,7 @@ def test_texts_that_fit_the_budget_fit_prefix_and_target() -> None:
     for text, mode in ((ONE, Labelled()), (TWO, Masked(0.4)), (TWO, Labelled())):
         pairs = text.ids_b is not None
         long = LmText(text.ids_a * 9, text.ids_b and text.ids_b * 9, text.label)
-        cut = fit_text(long, lengths.budget(pairs, mode.labelled))
+        cut = fit_text(long, lengths.budget(pairs, mode))
         assert len(mode.target(cut, S)) <= 6
         assert len(Masked(1e-12).prefix(cut, S, np.random.default_rng(0))) <= 6
 
