@@ -93,7 +93,7 @@ def test_draws_follow_the_enumerated_distribution(
 def p_value(counts: Counter[tuple[int, ...]], rows: list[list[int]], probs: Tensor) -> float:
     """Chi-square of counts against probabilities, rare texts taken together."""
     size = sum(counts.values())
-    expected = probs.numpy() / probs.sum().item() * size
+    expected = probs.double().numpy() / probs.double().sum().item() * size
     observed = np.asarray([counts[tuple(row)] for row in rows], dtype=float)
     often = expected >= 8
     bins = [*zip(observed[often], expected[often], strict=True)]
