@@ -13,7 +13,6 @@ goes on at the first shard that is missing.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ import pyarrow as pa
 
 from calib_ebm.errors import InputError
 from calib_ebm.noise.sampler import Counts, Drawn
+from calib_ebm.noise.seal import changed_file, digest_of, facts_of, is_unbroken, sealed
 from calib_ebm.shapes import Encoded
 
 FORMAT = 1
@@ -42,12 +42,6 @@ SCHEMA = pa.schema(
 
 DrawShard = Callable[[range], tuple[list[Drawn], Counts]]
 """Draws the samples of these numbers."""
-
-
-def digest_of(plan: Mapping[str, Any]) -> str:
-    """Digest of plain values, the same wherever and whenever it is computed."""
-    text = json.dumps(plan, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def bank_folder(cache_dir: Path, plan: Mapping[str, Any]) -> Path:
@@ -94,7 +88,7 @@ def write_bank(
             counts.add(counted)
         manifest = {"format": FORMAT, "plan": plain, **facts, "count": count}
         manifest |= {"drops": counts.dropped, "cut": counts.cut, "symbols": counts.symbols}
-        write_whole(part / MANIFEST, _json_bytes({**manifest, "shards": shards}))
+        write_whole(part / MANIFEST, _json_bytes(sealed({**manifest, "shards": shards})))
         for side in part.glob("shard-*.json"):
             side.unlink()
         sync_folder(part)
@@ -106,12 +100,12 @@ def _ensure_shard(path: Path, numbers: range, draw: DrawShard) -> tuple[dict[str
     """The shard's entry in the manifest: of an earlier attempt if it is whole, else drawn now."""
     side = path.with_suffix(".json")
     found = _read_json(side)
-    if found is not None and path.exists() and _facts_of(path) == found["shard"]:
+    if found is not None and path.exists() and facts_of(path) == found["shard"]:
         return found["shard"], Counts(**found["counts"])
     samples, counts = draw(numbers)
     assert len(samples) == len(numbers)
     write_whole(path, _arrow_bytes(samples))
-    shard = _facts_of(path)
+    shard = facts_of(path)
     write_whole(side, _json_bytes({"shard": shard, "counts": vars(counts)}))
     return shard, counts
 
@@ -127,12 +121,6 @@ def _arrow_bytes(samples: Sequence[Drawn]) -> memoryview:
     with pa.ipc.new_file(sink, SCHEMA) as writer:
         writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
     return memoryview(sink.getvalue())
-
-
-def _facts_of(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256}
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
@@ -258,10 +246,10 @@ class NoiseBank(Sequence[Encoded]):
                     "Draw noise for this task and tokenizer: leave out the path, and the right "
                     "bank is found or drawn.",
                 )
-        for shard in manifest["shards"]:
-            path = folder / shard["file"]
-            if not path.is_file() or _facts_of(path) != shard:
-                raise _damaged(folder, f"{shard['file']} is missing, cut short or changed")
+        if not is_unbroken(manifest):
+            raise _damaged(folder, f"its {MANIFEST} is changed")
+        if (changed := changed_file(folder, manifest["shards"])) is not None:
+            raise _damaged(folder, f"{changed} is missing, cut short or changed")
         return cls(folder, manifest)
 
     @property
