@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "usage": {"config_path"},
     "dealing": {"errors"},
     "text": {"shapes", "errors", "hub", "dealing"},
-    "tokens": {"shapes", "errors", "hub", "text"},
+    "tokens": {"shapes", "errors", "hub", "lock", "text"},
     "noise": {"shapes", "errors", "hub", "lock", "text", "tokens"},
     "energy": {"shapes", "errors", "hub"},
     "loss": {"shapes", "errors"},

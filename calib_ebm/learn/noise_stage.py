@@ -289,7 +289,7 @@ def supply_noise(
 def only_tune(config: Config, task: TaskData, say: Say) -> Path:
     """Tune the noise model of a task, read with these settings, if it is missing; its folder."""
     quieten()
-    material = load_material(config, task)
+    material = load_material(config, task, say)
     lm = tuned_lm(config, material, say, partial(say_and_record, None, say))
     perplexity = lm.manifest["perplexity"]
     say("found, nothing was tuned" if lm.reused else f"tuned in {lm.seconds:.0f} s")
@@ -301,7 +301,7 @@ def only_tune(config: Config, task: TaskData, say: Say) -> Path:
 def only_draw(config: Config, task: TaskData, say: Say) -> list[Path]:
     """Draw the noise that a training on a task needs; the folders of both banks."""
     quieten()
-    material = load_material(config, task)
+    material = load_material(config, task, say)
     plan = plan_training(config, material)
     lm = tuned_lm(config, material, say, partial(say_and_record, None, say))
     banks = drawn_banks(config, material, plan, lm, say)

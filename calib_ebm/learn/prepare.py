@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,16 @@ from calib_ebm.loss.choice import build_label_loss
 from calib_ebm.loss.joint import JointLoss
 from calib_ebm.shapes import Encoded
 from calib_ebm.text.task import TaskData
+from calib_ebm.tokens.kept import encode_kept
 from calib_ebm.tokens.order import TrainOrder
 from calib_ebm.tokens.tokenizer import (
     TextTokenizer,
-    encode_examples,
     load_tokenizer,
     train_tokenizer,
 )
 
 Config = Mapping[str, Any]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,15 @@ class Material:
     notes: tuple[str, ...]
 
 
-def load_material(config: Config, task: TaskData | None = None) -> Material:
+def load_material(
+    config: Config, task: TaskData | None = None, say: Say = lambda line: None
+) -> Material:
     """Encode a task's texts with the encoder's tokenizer.
 
     Args:
         config: the resolved settings.
         task: of these settings; None to read it.
+        say: takes lines for the person.
 
     Raises:
         InputError: for whatever is wrong with the files, the task or the encoder.
@@ -60,10 +65,11 @@ def load_material(config: Config, task: TaskData | None = None) -> Material:
     if task is None:
         task = read_task(config).task
     tokenizer = _tokenizer(config, task)
+    kept = Path(str(config["cache_dir"])) / "tokens"
     notes = list(task.notes)
     encoded: dict[str, list[Encoded]] = {}
     for name, examples in (("train", task.train), ("fit", task.fit), ("test", task.test)):
-        encoded[name], cut = encode_examples(tokenizer, examples)
+        encoded[name], cut = encode_kept(tokenizer, examples, kept, say, notes.append)
         if cut:
             notes.append(
                 f"{cut} of {len(examples)} texts of {name} were longer than "

@@ -117,7 +117,7 @@ def _stages(
     config: Config, folder: Path, recorder: RunRecorder, say: Say, read: ReadTask | None
 ) -> None:
     with recorder.stage("load", earlier=0.0 if read is None else read.seconds):
-        material = load_material(config, None if read is None else read.task)
+        material = load_material(config, None if read is None else read.task, say)
         plan = plan_training(config, material)
         loss = build_loss(config["loss"], len(material.task.labels))
         # Refused here, not when the noise is drawn.
