@@ -31,7 +31,6 @@ from calib_ebm.energy.heads import ENERGIES
 from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.errors import InputError
 from calib_ebm.model_folder import (
-    FACTS,
     HEAD,
     UNCALIBRATED,
     as_tensors,
@@ -40,6 +39,7 @@ from calib_ebm.model_folder import (
     replace_whole,
     unfold,
 )
+from calib_ebm.names import FACTS
 from calib_ebm.shapes import Encoded, Example, TokenBatch
 from calib_ebm.tokens.collate import pad_batch
 from calib_ebm.tokens.order import OnceBatches

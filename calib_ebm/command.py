@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,8 +20,13 @@ from calib_ebm.usage import WIDTH, Usage
 
 Task = Callable[[dict[str, Any]], None]
 GOES_ON = "The same command goes on from here."
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-"""What a disk says that is full or not to be written on."""
+NO_ROOM = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+    | {errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EIO}
+)
+"""What a system says where there is no room, no right to write, or a file in a folder's place."""
+BY_RUST = re.compile(r"\(os error (\d+)\)")
+"""How safetensors and tokenizers, whose errors are no `OSError`, say what the system said."""
 
 
 class JobFailed(RuntimeError):
@@ -127,17 +133,22 @@ def guarded(work: Callable[[], None]) -> int:
             where = "" if isinstance(stop, SystemExit) else str(stop).removesuffix(GOES_ON).strip()
             complain(f"{_below_the_bar()}{where or 'Stopped.'} {GOES_ON}")
         return 130
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        complain(f"error: {_no_room(error)}")
-        return 2
-    except RuntimeError as error:
+    except Exception as error:
+        if (refused := _of_the_disk(error)) is not None:
+            complain(f"error: {_no_room(refused)}")
+            return 2
         if type(error).__name__ != "OutOfMemoryError":
             raise
         complain(f"error: {_no_memory(error)}")
         return 3
     return 0
+
+
+def _of_the_disk(error: Exception) -> OSError | None:
+    """What the system said, where it did not let a file be written; None for other errors."""
+    if not isinstance(error, OSError) and (found := BY_RUST.search(str(error))):
+        error = OSError(int(found[1]), os.strerror(int(found[1])))
+    return error if isinstance(error, OSError) and error.errno in NO_ROOM else None
 
 
 def _quieten() -> None:
@@ -165,7 +176,7 @@ def _no_room(error: OSError) -> InputError:
     )
 
 
-def _no_memory(error: RuntimeError) -> InputError:
+def _no_memory(error: Exception) -> InputError:
     return InputError(
         f"The device has not enough memory: {(str(error).splitlines() or [''])[0]}",
         "batches that fit",

@@ -16,9 +16,12 @@ from calib_ebm.usage import BANK, NOISE, NOISE_GROUPS, PLACES, TASK, Usage
 
 def draw_noise(config: dict[str, Any]) -> None:
     """Draw both banks, show some noise and print, last, their folders."""
+    from calib_ebm.learn.early import read_task
+
+    task = read_task(config).task
     from calib_ebm.learn.noise_stage import only_draw
 
-    folders = only_draw(config, say)
+    folders = only_draw(config, task, say)
     say("noise around training texts, and around held-out texts to measure on:")
     for folder in folders:
         say_path(folder)

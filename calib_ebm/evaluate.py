@@ -45,6 +45,9 @@ LISTS = ("run", "data", "corrupt", "ood", "table", "probs", "logits", "labels")
 
 def evaluate(config: dict[str, Any]) -> None:
     """Score, calibrate, estimate, and print the tables and the folder."""
+    from calib_ebm.learn.finished import check_asked
+
+    check_asked(config)  # what is wrong is said before torch is imported
     from calib_ebm.learn import evaluation
     from calib_ebm.report.console import stress_tables
 

@@ -17,7 +17,6 @@ from calib_ebm.energy.fold import Head
 from calib_ebm.energy.heads import ENERGIES, Energy, build_energy
 from calib_ebm.errors import InputError
 
-FACTS = "calib_ebm.json"
 HEAD = "energy_head.safetensors"
 UNCALIBRATED = "uncalibrated_head.safetensors"
 """The last layer as it was trained, where a calibrator was folded into it."""

@@ -12,9 +12,11 @@ tensors).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
+if TYPE_CHECKING:
+    # Texts are read, and what is wrong with them is said, before torch takes its seconds.
+    from torch import Tensor
 
 
 class Example(NamedTuple):

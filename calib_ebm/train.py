@@ -20,11 +20,16 @@ from calib_ebm.usage import BANK, NOISE, PLACES, TASK, TRAINING, Usage
 
 def train(config: dict[str, Any]) -> None:
     """Do every stage that is missing, and print the table and the folder."""
-    from calib_ebm.learn.run import run
+    from calib_ebm.learn.early import begin
+    from calib_ebm.learn.folder import run_folder
 
-    folder = run(config, say)
+    read = begin(config, say)
+    if read is not None:
+        from calib_ebm.learn.run import run
+
+        run(config, say, read)
     if is_first_process():
-        show_report(folder)
+        show_report(run_folder(config))
 
 
 if __name__ == "__main__":

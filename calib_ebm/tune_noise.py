@@ -18,9 +18,12 @@ from calib_ebm.usage import NOISE, NOISE_GROUPS, PLACES, TASK, Usage
 
 def tune_noise(config: dict[str, Any]) -> None:
     """Tune, or find, the noise model; print its perplexity and, last, its folder."""
+    from calib_ebm.learn.early import read_task
+
+    task = read_task(config).task
     from calib_ebm.learn.noise_stage import only_tune
 
-    lm = only_tune(config, say)
+    lm = only_tune(config, task, say)
     say("noise model:")
     say_path(lm)
 

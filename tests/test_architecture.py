@@ -34,21 +34,23 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config_path": {"errors"},
     "hub": set(),
     "lock": set(),
+    "names": set(),
     "usage": {"config_path"},
     "dealing": {"errors"},
     "text": {"shapes", "errors", "hub", "dealing"},
-    "tokens": {"shapes", "errors", "hub", "text"},
+    "tokens": {"shapes", "errors", "hub", "lock", "text"},
     "noise": {"shapes", "errors", "hub", "lock", "text", "tokens"},
     "energy": {"shapes", "errors", "hub"},
     "loss": {"shapes", "errors"},
     "calibration": {"shapes", "errors"},
-    "report": {"shapes", "errors", "calibration", "dealing"},
+    "report": {"shapes", "errors", "calibration", "dealing", "names"},
 }
 ROOMS = set(MAY_IMPORT)
-MAY_IMPORT["model_folder"] = {"errors", "energy", "calibration"}
+MAY_IMPORT["model_folder"] = {"errors", "names", "energy", "calibration"}
 MAY_IMPORT["classifier"] = {
     "shapes",
     "errors",
+    "names",
     "tokens",
     "energy",
     "calibration",
@@ -429,7 +431,13 @@ def loaded_by(statement: str) -> set[str]:
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     assert loaded_by("import calib_ebm, calib_ebm.errors, calib_ebm.config_path") == set()
-    assert loaded_by("import calib_ebm.shapes") == {"torch"}  # the control: loading is noticed
+    assert loaded_by("import calib_ebm.loss.nce") == {"torch"}  # the control: loading is noticed
+
+
+def test_texts_are_read_and_checked_before_torch_is_loaded() -> None:
+    assert loaded_by("import calib_ebm.text.load, calib_ebm.learn.early") == set()
+    assert loaded_by("import calib_ebm.learn.finished") == set()
+    assert "torch" in loaded_by("import calib_ebm.learn.run")  # the control
 
 
 def test_importing_a_formula_loads_torch_only() -> None:

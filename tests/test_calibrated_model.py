@@ -20,7 +20,8 @@ from calib_ebm.energy.encoder import build_small_encoder
 from calib_ebm.energy.heads import build_energy
 from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.errors import InputError
-from calib_ebm.model_folder import FACTS, UNCALIBRATED
+from calib_ebm.model_folder import UNCALIBRATED
+from calib_ebm.names import FACTS
 from calib_ebm.tokens.tokenizer import TextTokenizer, train_tokenizer
 
 LABELS = ("bad", "fine", "good")

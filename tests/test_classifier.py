@@ -20,7 +20,8 @@ from calib_ebm.energy.encoder import build_small_encoder
 from calib_ebm.energy.heads import ENERGIES, build_energy
 from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.errors import InputError
-from calib_ebm.model_folder import FACTS, HEAD, UNCALIBRATED
+from calib_ebm.model_folder import HEAD, UNCALIBRATED
+from calib_ebm.names import FACTS
 from calib_ebm.shapes import Example
 from calib_ebm.tokens.tokenizer import TextTokenizer, encode_examples, train_tokenizer
 

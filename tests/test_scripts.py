@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+from hydra import compose, initialize_config_dir
+from pyarrow import parquet
+
+from calib_ebm.config_path import conf_dir
+from calib_ebm.settings import register_resolvers
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "compare_energies.py"
 
@@ -155,3 +163,41 @@ def test_a_grid_that_cannot_be_read_says_why(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2 and "has no common, methods, per_text, seeds" in done.stderr
+
+
+def test_killed_runs_are_compared_by_value(tmp_path: Path) -> None:
+    script = runpy.run_path(str(SCRIPT.parent / "kills.py"))
+
+    def made(name: str, **changed: Any) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        values = {"ece": 0.1, "loss": "0.7", "logit": 1.5} | changed
+        (folder / "metrics.json").write_text(json.dumps({"test/cal/ece": values["ece"]}))
+        (folder / "history.csv").write_text(f"step,loss/ce\n4,{values['loss']}\n")
+        parquet.write_table(pa.table({"logit": [values["logit"]]}), folder / "predictions.parquet")
+        return folder
+
+    undisturbed = made("undisturbed")
+    differences = script["differences"]
+    assert [*differences(made("same"), undisturbed)] == []
+    for number, (key, value, file) in enumerate(
+        [
+            ("ece", 0.1000001, "metrics.json"),
+            ("loss", "0.70", "history.csv"),
+            ("logit", 1.5000001, "predictions.parquet"),
+        ]
+    ):
+        (found,) = differences(made(str(number), **{key: value}), undisturbed)
+        assert found.startswith(f"{file}: 1 of 1 differ")
+    gone = made("gone")
+    (gone / "metrics.json").unlink()
+    assert [*differences(gone, undisturbed)] == ["metrics.json is not there"]
+
+
+def test_the_settings_of_the_killed_run_are_settings() -> None:
+    script = runpy.run_path(str(SCRIPT.parent / "kills.py"))
+    register_resolvers()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("train", overrides=list(script["SETTINGS"]))
+    assert config.trainer.accelerator == "cpu"
+    assert {*script["NAMES"].values()} == {"loading", *script["STAGES"]} - {"evaluating"}

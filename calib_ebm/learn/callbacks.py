@@ -13,34 +13,23 @@ from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
 from calib_ebm.errors import Interrupted
+from calib_ebm.learn.checkpoints import BEFORE, LAST, StraightToDisk, is_whole
 
-LAST = "last.ckpt"
 WIDEST_BAR = 100
 """Columns; a longer bar shows nothing more."""
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint to go on from, or None."""
-    path = folder / LAST
-    return path if path.exists() else None
-
-
-def checkpoint_step(path: Path) -> int:
-    """The step that a checkpoint was written at."""
-    return int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])
-
-
 class KeepLast(Callback):
-    """Writes one checkpoint, `last.ckpt`, every so often; Ctrl-C writes it and stops.
+    """Writes a checkpoint, `last.ckpt`, every so often; Ctrl-C writes it and stops.
 
     A checkpoint is always written at the start of a step, when all of the step before, its
     validation too, is done: what is resumed from it repeats nothing and leaves nothing out. The
-    file is put in place atomically and holds plain values and tensors only.
+    file is put in place atomically and holds plain values and tensors only. The one before is
+    kept, should a disk damage the last.
 
     Args:
         folder: where the checkpoint is kept.
@@ -53,8 +42,13 @@ class KeepLast(Callback):
         self.every_n_steps = max(1, every_n_steps)
         self.every_seconds = every_seconds
         self._stop = False
+        self._written = False
         self._written_at = time.monotonic()
         self._handlers: dict[int, Any] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Have checkpoints written in our way."""
+        trainer.strategy.checkpoint_io = StraightToDisk()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen for Ctrl-C and for a scheduler's request to end.
@@ -107,12 +101,19 @@ class KeepLast(Callback):
         return bool(trainer.strategy.reduce_boolean_decision(self._stop, all=False))
 
     def _write(self, trainer: pl.Trainer) -> None:
-        part = self.folder / f"{LAST}.part"
+        part, last, before = (self.folder / name for name in (f"{LAST}.part", LAST, BEFORE))
+        if trainer.is_global_zero and self._written:
+            # The last is our own: a disk with room for two checkpoints needs none for three.
+            before.unlink(missing_ok=True)
         trainer.save_checkpoint(part)
         if trainer.is_global_zero:
-            part.replace(self.folder / LAST)
+            # Before the checkpoint is in place: its steps' rows would else be missing after a kill.
             for logger in trainer.loggers:
                 logger.save()
+            if self._written or is_whole(last):
+                last.replace(before)
+            part.replace(last)
+            self._written = True
         self._written_at = time.monotonic()
 
     def _restore_handlers(self) -> None:

@@ -12,11 +12,11 @@ import torch
 import yaml
 from torch import Tensor
 
-from calib_ebm.classifier import FACTS
 from calib_ebm.errors import InputError
 from calib_ebm.learn.figures import Calibrated, calibrate, figures
 from calib_ebm.learn.folder import read_config
 from calib_ebm.learn.record import RunRecorder, command_line, git_commit, versions
+from calib_ebm.names import FACTS
 from calib_ebm.report.files import (
     CONFIG,
     ENERGIES,

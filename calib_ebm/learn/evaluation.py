@@ -27,8 +27,10 @@ from calib_ebm.learn.evaluated import (
     write_evaluation,
 )
 from calib_ebm.learn.finished import (
+    NEW,
     FinishedRun,
     changed_since,
+    check_asked,
     find_paths,
     open_run,
     own_task,
@@ -62,8 +64,6 @@ from calib_ebm.report.stress import StressRow, read_stress, write_stress
 from calib_ebm.text.task import TaskData
 
 Config = Mapping[str, Any]
-NEW = ("data", "corrupt", "ood", "mc_dropout")
-"""What stored tables cannot answer."""
 
 
 class Done(NamedTuple):
@@ -87,14 +87,7 @@ def evaluate(config: Config, say: Say) -> Done:
         InputError: for whatever a person has to put right.
     """
     quieten()
-    if (config["table"] is None) == (config["run"] is None):
-        given = "Neither run nor table is" if config["run"] is None else "Both run and table are"
-        raise InputError(
-            f"{given} given.",
-            "run, a finished run's folder, whose model then scores texts; or table, a run's folder "
-            "or any file of predictions, for which no model is needed",
-            "Add e.g. run=runs/... or table=predictions.csv.",
-        )
+    check_asked(config)
     if config["table"] is not None:
         return evaluate_tables(config, say)
     paths = find_paths(config["run"], "run", holding=CONFIG)

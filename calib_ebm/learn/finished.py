@@ -8,11 +8,11 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
-from calib_ebm.classifier import FACTS
 from calib_ebm.errors import InputError
 from calib_ebm.learn.folder import read_config
 from calib_ebm.learn.record import RunRecorder
-from calib_ebm.report.files import CONFIG, RUN
+from calib_ebm.names import CONFIG, FACTS, RUN
+from calib_ebm.text.corrupt import parse_corruption
 from calib_ebm.text.load import load_task
 from calib_ebm.text.task import TaskData
 
@@ -20,6 +20,9 @@ Config = Mapping[str, Any]
 
 TASK_KEYS = frozenset({"name", "source", "split"})
 """Without these no task can be read."""
+
+NEW = ("data", "corrupt", "ood", "mc_dropout")
+"""Settings of `evaluate` that stored tables cannot answer."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,37 @@ class FinishedRun:
     def seed(self) -> int:
         """Of the run."""
         return int(self.config["seed"])
+
+
+def check_asked(config: Config) -> None:
+    """Refuse, before torch is imported, what `evaluate` cannot begin with.
+
+    Raises:
+        InputError: when run or table is not given, or both are; for a run that is not finished, a
+            file of texts that is not there, a corruption that is none.
+    """
+    if (config["table"] is None) == (config["run"] is None):
+        given = "Neither run nor table is" if config["run"] is None else "Both run and table are"
+        raise InputError(
+            f"{given} given.",
+            "run, a finished run's folder, whose model then scores texts; or table, a run's folder "
+            "or any file of predictions, for which no model is needed",
+            "Add e.g. run=runs/... or table=predictions.csv.",
+        )
+    find_paths(config["table"], "table")
+    runs = find_paths(config["run"], "run", holding=CONFIG)
+    if len(runs) == 1 or any(config[name] is not None for name in NEW):
+        for path in runs:  # whose models are needed
+            open_run(path)
+    for path in find_paths(config["data"], "data"):
+        if not path.is_file():
+            raise InputError(
+                f"data={path} is {'no file of texts' if path.exists() else 'not there'}.",
+                "a csv, tsv, jsonl or parquet file",
+                f"Correct the path (it is taken from the folder {Path.cwd()}).",
+            )
+    for corruption in listed(config["corrupt"]):
+        parse_corruption(corruption)
 
 
 def open_run(path: Path) -> FinishedRun:

@@ -14,13 +14,8 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers.logger import Logger
 
 from calib_ebm.errors import InputError
-from calib_ebm.learn.callbacks import (
-    KeepLast,
-    LineProgress,
-    StepBar,
-    checkpoint_step,
-    last_checkpoint,
-)
+from calib_ebm.learn.callbacks import KeepLast, LineProgress, StepBar
+from calib_ebm.learn.checkpoints import checkpoint_step, find_checkpoint
 from calib_ebm.learn.data import JointData
 from calib_ebm.learn.history import HistoryLogger
 from calib_ebm.learn.joint import JointModule
@@ -103,8 +98,9 @@ def fit(
     folder: Path,
     dashboard: Logger | None,
     say: Say,
+    note: Say,
 ) -> pl.Trainer:
-    """Train to the end, from the last checkpoint in `folder` if there is one.
+    """Train to the end, from the last whole checkpoint in `folder` if there is one.
 
     Args:
         module: what is trained; holds the final weights afterwards.
@@ -113,6 +109,7 @@ def fit(
         folder: the run's folder; history.csv and checkpoints go there.
         dashboard: a logger beside history.csv, or None.
         say: takes lines for the person.
+        note: takes sentences that the run shall keep, a broken checkpoint's.
 
     Raises:
         Interrupted: on Ctrl-C; the checkpoint to go on from is written.
@@ -121,7 +118,9 @@ def fit(
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     history = HistoryLogger(folder / "history.csv")
-    resume = last_checkpoint(checkpoints)
+    resume, broken = find_checkpoint(checkpoints)
+    if broken:
+        note(broken)
     if resume is not None:
         step = checkpoint_step(resume)
         history.take_up(step)

@@ -15,7 +15,8 @@ import yaml
 from calib_ebm import __version__
 from calib_ebm.errors import InputError
 from calib_ebm.lock import only_one
-from calib_ebm.report.files import CONFIG, RUN, write_text_atomic
+from calib_ebm.names import CONFIG, REPORT, RUN
+from calib_ebm.report.atomic import write_text_atomic
 
 NOT_OF_THE_RUN = ("run_dir", "cache_dir", "overwrite", "logger", "hydra")
 """Settings that change where things go, but no number."""
@@ -137,7 +138,7 @@ def is_complete(folder: Path) -> bool:
         facts = json.loads((folder / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return facts.get("status") == "complete" and (folder / "report.html").exists()
+    return facts.get("status") == "complete" and (folder / REPORT).exists()
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from calib_ebm.learn.callbacks import last_checkpoint
+from calib_ebm.learn.checkpoints import find_checkpoint
 from calib_ebm.learn.fit import precision, progress
 from calib_ebm.learn.noise_tuning import tune
 from calib_ebm.learn.prepare import Material, Plan, load_material, plan_training
 from calib_ebm.learn.quiet import quieten
-from calib_ebm.learn.record import RunRecorder
+from calib_ebm.learn.record import RunRecorder, say_and_record
 from calib_ebm.noise.bank import NoiseBank
 from calib_ebm.noise.lm import NoiseLm
 from calib_ebm.noise.modes import Mode
@@ -35,6 +35,7 @@ from calib_ebm.noise.sampler import Sampler
 from calib_ebm.report.files import NoiseSample, write_noise_samples
 from calib_ebm.shapes import Encoded
 from calib_ebm.text.embedded import Language
+from calib_ebm.text.task import TaskData
 from calib_ebm.tokens.order import Place
 from calib_ebm.tokens.tokenizer import TextTokenizer
 
@@ -174,14 +175,14 @@ def noise_task(material: Material) -> NoiseTask:
     )
 
 
-def tuned_lm(config: Config, material: Material, recorder: RunRecorder | None, say: Say) -> TunedLm:
+def tuned_lm(config: Config, material: Material, say: Say, note: Say) -> TunedLm:
     """The tuned noise model, found or tuned."""
     return ensure_noise_lm(
         config["noise"],
         noise_task(material),
         Path(str(config["cache_dir"])),
         int(config["seed"]),
-        partial(_tune, config=config, say=say),
+        partial(_tune, config=config, say=say, note=note),
         say,
     )
 
@@ -197,9 +198,13 @@ def _tune(
     *,
     config: Config,
     say: Say,
+    note: Say,
 ) -> TuningResult:
     """Tune with a progress bar and a checkpoint to go on from."""
-    if last_checkpoint(folder) is not None:
+    resume, broken = find_checkpoint(folder)
+    if broken:
+        note(broken)
+    if resume is not None:
         say("Going on with the tuning of the noise model.")
     trainer = config["trainer"]
     return tune(
@@ -245,7 +250,7 @@ def supply_noise(
     if config["energy"]["name"] == "none":
         return None
     with recorder.stage("tune_noise") as stage:
-        lm = tuned_lm(config, material, recorder, say)
+        lm = tuned_lm(config, material, say, partial(say_and_record, recorder, say))
         stage["skipped"] = lm.reused
     with recorder.stage("draw_noise") as stage:
         (bank, found), (held_out, _) = drawn_banks(config, material, plan, lm, say)
@@ -282,11 +287,11 @@ def supply_noise(
     )
 
 
-def only_tune(config: Config, say: Say) -> Path:
-    """Tune the noise model if it is missing; its folder."""
+def only_tune(config: Config, task: TaskData, say: Say) -> Path:
+    """Tune the noise model of a task, read with these settings, if it is missing; its folder."""
     quieten()
-    material = load_material(config)
-    lm = tuned_lm(config, material, None, say)
+    material = load_material(config, task, say)
+    lm = tuned_lm(config, material, say, partial(say_and_record, None, say))
     perplexity = lm.manifest["perplexity"]
     say("found, nothing was tuned" if lm.reused else f"tuned in {lm.seconds:.0f} s")
     if perplexity is not None:
@@ -294,12 +299,12 @@ def only_tune(config: Config, say: Say) -> Path:
     return lm.folder
 
 
-def only_draw(config: Config, say: Say) -> list[Path]:
-    """Draw the noise that a training needs; the folders of both banks."""
+def only_draw(config: Config, task: TaskData, say: Say) -> list[Path]:
+    """Draw the noise that a training on a task needs; the folders of both banks."""
     quieten()
-    material = load_material(config)
+    material = load_material(config, task, say)
     plan = plan_training(config, material)
-    lm = tuned_lm(config, material, None, say)
+    lm = tuned_lm(config, material, say, partial(say_and_record, None, say))
     banks = drawn_banks(config, material, plan, lm, say)
     held_out = banks[1][0]
     for row in range(min(5, len(held_out))):

@@ -23,7 +23,8 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from calib_ebm.errors import InputError, TrainingFailed
-from calib_ebm.learn.callbacks import KeepLast, StepBar, last_checkpoint
+from calib_ebm.learn.callbacks import KeepLast, StepBar
+from calib_ebm.learn.checkpoints import find_checkpoint
 from calib_ebm.learn.joint import mixed_seed
 from calib_ebm.learn.optimisation import OptimOptions, build_optimizer, count_steps
 from calib_ebm.noise.fill import fill_batch
@@ -328,7 +329,7 @@ def tune(
     noise_lm.train()  # Lightning would keep the evaluation mode that models are loaded in
     fit = _trainer(steps, folder, callbacks, loggers, dict(trainer or {}))
     data = TuningData(batches, order, steps)
-    fit.fit(module, datamodule=data, ckpt_path=last_checkpoint(folder), weights_only=True)
+    fit.fit(module, datamodule=data, ckpt_path=find_checkpoint(folder).path, weights_only=True)
     # Lightning brings the weights back to the CPU; measure where they were trained.
     noise_lm.to(fit.strategy.root_device).eval()
     found = perplexity(noise_lm, held_out, mode, lengths, seed)
@@ -383,8 +384,7 @@ def _trainer(
     return pl.Trainer(
         accelerator=config.get("accelerator", "auto"),
         precision=config.get("precision", "32-true"),
-        # One process tunes, also where a launcher has started several: the others wait for what it
-        # makes.
+        # One process tunes, however many a launcher has started: the others wait for what it makes.
         devices=1,
         max_steps=steps,
         gradient_clip_val=1.0,

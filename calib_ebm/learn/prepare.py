@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,22 +15,23 @@ from calib_ebm.energy.heads import build_energy
 from calib_ebm.energy.lora import LoraOptions, add_lora
 from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.errors import InputError
+from calib_ebm.learn.early import read_task
 from calib_ebm.learn.optimisation import OptimOptions, count_steps
 from calib_ebm.loss.choice import build_label_loss
 from calib_ebm.loss.joint import JointLoss
 from calib_ebm.noise.order import NoisyTexts
 from calib_ebm.shapes import Encoded
-from calib_ebm.text.load import load_task
 from calib_ebm.text.task import TaskData
+from calib_ebm.tokens.kept import encode_kept
 from calib_ebm.tokens.order import TrainOrder
 from calib_ebm.tokens.tokenizer import (
     TextTokenizer,
-    encode_examples,
     load_tokenizer,
     train_tokenizer,
 )
 
 Config = Mapping[str, Any]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,27 @@ class Material:
     notes: tuple[str, ...]
 
 
-def load_material(config: Config) -> Material:
-    """Read the task and encode its texts with the encoder's tokenizer.
+def load_material(
+    config: Config, task: TaskData | None = None, say: Say = lambda line: None
+) -> Material:
+    """Encode a task's texts with the encoder's tokenizer.
+
+    Args:
+        config: the resolved settings.
+        task: of these settings; None to read it.
+        say: takes lines for the person.
 
     Raises:
         InputError: for whatever is wrong with the files, the task or the encoder.
     """
-    task = load_task(config["task"], int(config["seed"]))
+    if task is None:
+        task = read_task(config).task
     tokenizer = _tokenizer(config, task)
+    kept = Path(str(config["cache_dir"])) / "tokens"
     notes = list(task.notes)
     encoded: dict[str, list[Encoded]] = {}
     for name, examples in (("train", task.train), ("fit", task.fit), ("test", task.test)):
-        encoded[name], cut = encode_examples(tokenizer, examples)
+        encoded[name], cut = encode_kept(tokenizer, examples, kept, say, notes.append)
         if cut:
             notes.append(
                 f"{cut} of {len(examples)} texts of {name} were longer than "
@@ -70,11 +81,6 @@ def load_material(config: Config) -> Material:
 
 def _tokenizer(config: Config, task: TaskData) -> TextTokenizer:
     name = str(config["encoder"]["name_or_path"])
-    max_length = int(config["task"]["max_length"])
-    if max_length < 8:
-        raise InputError(
-            f"task.max_length is {max_length}.", "a whole number from 8", "Set task.max_length=128."
-        )
     if name == SMALL:
         texts = [t for e in task.train for t in (e.text, e.text_pair) if t is not None]
         hf = train_tokenizer(texts, int(config["encoder"]["small"]["vocabulary"]))
@@ -86,7 +92,7 @@ def _tokenizer(config: Config, task: TaskData) -> TextTokenizer:
             "tokenizers of encoders (RoBERTa, BERT, ELECTRA, DeBERTa ...)",
             "Choose an encoder: encoder.name_or_path=roberta-base.",
         )
-    return TextTokenizer(hf, max_length)
+    return TextTokenizer(hf, int(config["task"]["max_length"]))
 
 
 def build_network(config: Config, material: Material) -> EnergyNetwork:
@@ -186,26 +192,9 @@ class Plan:
 
 
 def plan_training(config: Config, material: Material) -> Plan:
-    """Steps, warm-up and optimiser from the settings and the task's recipe.
-
-    Raises:
-        InputError: for a number of steps, a batch size or a learning rate that cannot be.
-    """
+    """Steps, warm-up and optimiser from the settings, which are checked, and the task's recipe."""
     optim, trainer, recipe = config["optim"], config["trainer"], config["task"]["recipe"]
-    _require_positive("optim.batch_size", optim["batch_size"], "optim.batch_size=32")
-    _require_positive("optim.lr", optim["lr"], "optim.lr=2e-5")
-    if trainer["max_steps"] is None and trainer["epochs"] is None:
-        raise InputError(
-            "Neither trainer.max_steps nor trainer.epochs is given.",
-            "one of them",
-            "Set trainer.epochs=3.",
-        )
-    _require_positive("trainer.length_groups", trainer["length_groups"], "trainer.length_groups=4")
-    for name in ("max_steps", "epochs"):
-        if trainer[name] is not None:
-            _require_positive(f"trainer.{name}", trainer[name], f"trainer.{name}=3")
     lengths = tuple(len(t.ids_a) + len(t.ids_b or ()) for t in material.train)
-    _require_positive("optim.length_window", optim["length_window"], "optim.length_window=50")
     order = TrainOrder(
         lengths, int(optim["batch_size"]), int(config["seed"]), int(optim["length_window"])
     )
@@ -229,8 +218,3 @@ def _warmup(given: int | None, recipe: Config, steps: int) -> int:
     if recipe.get("warmup_steps") is not None and recipe.get("max_steps") is not None:
         return round(int(recipe["warmup_steps"]) * steps / int(recipe["max_steps"]))
     return round(float(recipe["warmup_fraction"]) * steps)
-
-
-def _require_positive(name: str, value: Any, example: str) -> None:
-    if not isinstance(value, int | float) or not value > 0:
-        raise InputError(f"{name} is {value!r}.", "a number above 0", f"Set {example}.")

@@ -10,14 +10,13 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from calib_ebm.report.files import write_json_atomic
+from calib_ebm.names import RUN
+from calib_ebm.report.atomic import write_json_atomic
 
 PACKAGES = (
     "calib-ebm",
@@ -88,7 +87,7 @@ class RunRecorder:
     """
 
     def __init__(self, folder: Path, active: bool = True) -> None:
-        self.path = folder / "run.json"
+        self.path = folder / RUN
         self.active = active
         self.facts: dict[str, Any] = {"stages": {}}
         if self.path.exists():
@@ -106,11 +105,15 @@ class RunRecorder:
         self.set(notes=notes + [s for s in sentences if s and s not in notes])
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[dict[str, Any]]:
+    def stage(self, name: str, earlier: float = 0.0) -> Iterator[dict[str, Any]]:
         """Measure a stage; set `skipped` in what is yielded when its product was already there.
 
         Beside the seconds stand those that processors spent on this process: on a machine that is
         shared they say better what a stage costs.
+
+        Args:
+            name: of the stage.
+            earlier: seconds that it has already taken.
         """
         entry: dict[str, Any] = {"skipped": False}
         reset_peak_memory()
@@ -119,7 +122,8 @@ class RunRecorder:
             yield entry
         finally:
             before: Mapping[str, Any] = self.facts["stages"].get(name, {})
-            seconds, cpu = time.perf_counter() - start, time.process_time() - cpu_start
+            seconds = time.perf_counter() - start + earlier
+            cpu = time.process_time() - cpu_start
             if not entry["skipped"]:
                 seconds += before.get("seconds", 0.0)
                 cpu += before.get("cpu_seconds", 0.0)
@@ -129,6 +133,16 @@ class RunRecorder:
                     max(peak_memory_mb(), before.get("peak_memory_mb", 0.0)), 1
                 )
                 self.set(stages={**self.facts["stages"], name: entry})
+
+
+def say_and_record(
+    recorder: RunRecorder | None, say: Callable[[str], None], *sentences: str
+) -> None:
+    """Sentences for who waits now and, where there is a run, for who reads it later."""
+    if recorder is not None:
+        recorder.note(*sentences)
+    for sentence in sentences:
+        say(f"note: {sentence}")
 
 
 def _facts_there(path: Path) -> dict[str, Any]:
@@ -142,6 +156,8 @@ def _facts_there(path: Path) -> dict[str, Any]:
 
 def reset_peak_memory() -> None:
     """Begin a new measurement of peak memory, where the system allows it."""
+    import torch
+
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     try:
@@ -153,6 +169,8 @@ def reset_peak_memory() -> None:
 
 def peak_memory_mb() -> float:
     """Peak memory since the last reset, in MiB: the accelerator's, or else the process's."""
+    import torch
+
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers.logger import Logger
 
-from calib_ebm.classifier import FACTS, EnergyClassifier
+from calib_ebm.classifier import EnergyClassifier
 from calib_ebm.energy.lora import merge_lora
 from calib_ebm.errors import InputError, Interrupted
 from calib_ebm.learn.data import JointData
+from calib_ebm.learn.early import ReadTask, finished, require_same_data
 from calib_ebm.learn.fit import fit
-from calib_ebm.learn.folder import hold_run, is_complete, open_run, run_folder
+from calib_ebm.learn.folder import hold_run, open_run, run_folder
 from calib_ebm.learn.joint import JointModule
 from calib_ebm.learn.language import build_language_task, language_options
 from calib_ebm.learn.loggers import build_dashboard, finish_dashboard
@@ -34,12 +36,18 @@ from calib_ebm.learn.prepare import (
     plan_training,
 )
 from calib_ebm.learn.quiet import quieten
-from calib_ebm.learn.record import RunRecorder, command_line, git_commit, versions
+from calib_ebm.learn.record import (
+    RunRecorder,
+    command_line,
+    git_commit,
+    say_and_record,
+    versions,
+)
 from calib_ebm.loss.joint import JointLoss
+from calib_ebm.names import FACTS
 from calib_ebm.ranks import is_first_process
 from calib_ebm.report.files import read_metrics
 from calib_ebm.report.page import write_report
-from calib_ebm.text.load import load_task
 
 Config = Mapping[str, Any]
 Say = Callable[[str], None]
@@ -50,12 +58,13 @@ NOT_FOLDED = (
 )
 
 
-def run(config: Config, say: Say) -> Path:
+def run(config: Config, say: Say, read: ReadTask | None = None) -> Path:
     """Do every stage that is missing.
 
     Args:
         config: the resolved settings, plain values.
         say: takes lines for the person.
+        read: the task, if it is read already.
 
     Returns:
         the run folder.
@@ -69,18 +78,16 @@ def run(config: Config, say: Say) -> Path:
     folder = run_folder(config)
     if not is_first_process():
         # The first one holds the lock for all of a run's processes.
-        _run(config, folder, False, say)
+        _run(config, folder, False, say, read)
         return folder
     with hold_run(folder, say):
-        _run(config, folder, True, say)
+        _run(config, folder, True, say, read)
     return folder
 
 
-def _run(config: Config, folder: Path, first: bool, say: Say) -> None:
-    if first and is_complete(folder) and not config["overwrite"]:
-        open_run(config, folder)
-        _check_finished(config, folder)
-        say("This run is finished already; nothing was done (overwrite=true runs it again).")
+def _run(config: Config, folder: Path, first: bool, say: Say, read: ReadTask | None) -> None:
+    # Perhaps by the process that has just let go of the folder.
+    if first and finished(config, folder, say):
         return
     if first:
         open_run(config, folder)
@@ -97,7 +104,7 @@ def _run(config: Config, folder: Path, first: bool, say: Say) -> None:
         status="running",
     )
     try:
-        _stages(config, folder, recorder, say)
+        _stages(config, folder, recorder, say, read)
     except (Interrupted, KeyboardInterrupt) as stop:
         recorder.set(status="interrupted")
         raise Interrupted(f"{stop} The same command goes on from here.".strip()) from stop
@@ -106,36 +113,11 @@ def _run(config: Config, folder: Path, first: bool, say: Say) -> None:
         raise
 
 
-def _check_finished(config: Config, folder: Path) -> None:
-    """Whether the data of a finished run are still those it was made with, if they can be read."""
-    try:
-        digests = load_task(config["task"], int(config["seed"])).digests
-    except InputError:
-        # Moved or out of reach: the run's results stand all the same.
-        return
-    _require_same_data(RunRecorder(folder, active=False).facts.get("data_digests"), digests, folder)
-
-
-def _require_same_data(
-    before: Mapping[str, str] | None, now: Mapping[str, str], folder: Path
+def _stages(
+    config: Config, folder: Path, recorder: RunRecorder, say: Say, read: ReadTask | None
 ) -> None:
-    """Refuse to go on with other data under the same settings.
-
-    Raises:
-        InputError: naming the part that has changed.
-    """
-    changed = sorted(name for name in now if before and before.get(name) != now[name])
-    if changed:
-        raise InputError(
-            f"The {' and '.join(changed)} data are not those that the run in {folder} began with.",
-            "the same data, with which a run goes on",
-            "Give another folder with run_dir=..., or add overwrite=true to replace that run.",
-        )
-
-
-def _stages(config: Config, folder: Path, recorder: RunRecorder, say: Say) -> None:
-    with recorder.stage("load"):
-        material = load_material(config)
+    with recorder.stage("load", earlier=0.0 if read is None else read.seconds):
+        material = load_material(config, None if read is None else read.task, say)
         plan = plan_training(config, material)
         loss = build_loss(config["loss"], len(material.task.labels))
         # Refused here, not when the noise is drawn.
@@ -143,17 +125,15 @@ def _stages(config: Config, folder: Path, recorder: RunRecorder, say: Say) -> No
         lora_options(config)
     task = material.task
     check_calibration(config["calibrator"], task)
-    _require_same_data(recorder.facts.get("data_digests"), task.digests, folder)
+    require_same_data(recorder.facts.get("data_digests"), task.digests, folder)
     recorder.set(
         labels=list(task.labels), metrics=list(task.metrics), data_digests=dict(task.digests)
     )
-    recorder.note(*material.notes)
     say(
         f"{task.name}: {len(task.train)} texts to train on, {len(task.fit)} to calibrate on, "
         f"{len(task.test)} to report on; {plan.steps} steps of {plan.batch_size} texts."
     )
-    for note in material.notes:
-        say(f"note: {note}")
+    say_and_record(recorder, say, *material.notes)
     supply = supply_noise(config, material, plan, recorder, say)
     first = is_first_process()
     dashboard = build_dashboard(config["logger"], folder, config) if first else None
@@ -189,9 +169,7 @@ def _trained(
             return EnergyClassifier.from_pretrained(model)
         network = build_network(config, material)
         language, notes = build_language_task(config, material.tokenizer, network)
-        recorder.note(*notes)
-        for note in notes:
-            say(f"note: {note}")
+        say_and_record(recorder, say, *notes)
         module = JointModule(
             network,
             loss,
@@ -213,7 +191,8 @@ def _trained(
             with_noise=0 if supply is None else supply.order.noisy.with_noise,
             workers=int(config["trainer"]["workers"]),
         )
-        trainer = fit(module, data, config["trainer"], folder, dashboard, say)
+        note = partial(say_and_record, recorder, say)
+        trainer = fit(module, data, config["trainer"], folder, dashboard, say, note)
         network.to(trainer.strategy.root_device)
         merge_lora(network.classifier)
         classifier = EnergyClassifier(

@@ -15,7 +15,6 @@ number alone, so the bank is the same however many they were.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ import pyarrow as pa
 from calib_ebm.errors import InputError
 from calib_ebm.lock import claimed, only_one, together
 from calib_ebm.noise.sampler import Counts, Drawn
+from calib_ebm.noise.seal import changed_file, digest_of, facts_of, is_unbroken, sealed
 from calib_ebm.shapes import Encoded
 
 FORMAT = 1
@@ -44,12 +44,6 @@ SCHEMA = pa.schema(
 
 DrawShard = Callable[[range], tuple[list[Drawn], Counts]]
 """Draws the samples of these numbers."""
-
-
-def digest_of(plan: Mapping[str, Any]) -> str:
-    """Digest of plain values, the same wherever and whenever it is computed."""
-    text = json.dumps(plan, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def bank_folder(cache_dir: Path, plan: Mapping[str, Any]) -> Path:
@@ -132,7 +126,7 @@ def _draw_free_shards(shards: Mapping[Path, range], draw: DrawShard) -> int:
                 samples, counts = draw(numbers)
                 assert len(samples) == len(numbers)
                 write_whole(path, _arrow_bytes(samples))
-                entry = {"shard": _facts_of(path), "counts": vars(counts)}
+                entry = {"shard": facts_of(path), "counts": vars(counts)}
                 write_whole(path.with_suffix(".json"), _json_bytes(entry))
                 drawn += len(numbers)
     return drawn
@@ -141,7 +135,7 @@ def _draw_free_shards(shards: Mapping[Path, range], draw: DrawShard) -> int:
 def _found(path: Path) -> dict[str, Any] | None:
     """The entry of a shard that is there and whole."""
     entry = _read_json(path.with_suffix(".json"))
-    if entry is not None and path.exists() and _facts_of(path) == entry["shard"]:
+    if entry is not None and path.exists() and facts_of(path) == entry["shard"]:
         return dict(entry)
     return None
 
@@ -160,7 +154,7 @@ def _publish(
     happened = {"drops": counts.dropped, "cut": counts.cut, "symbols": counts.symbols}
     manifest = {"format": FORMAT, **manifest, **happened}
     manifest["shards"] = [entry["shard"] for entry in whole]
-    write_whole(part / MANIFEST, _json_bytes(manifest))
+    write_whole(part / MANIFEST, _json_bytes(sealed(manifest)))
     sync_folder(part)
     part.rename(folder)
     sync_folder(folder.parent)
@@ -182,12 +176,6 @@ def _arrow_bytes(samples: Sequence[Drawn]) -> memoryview:
     with pa.ipc.new_file(sink, SCHEMA) as writer:
         writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
     return memoryview(sink.getvalue())
-
-
-def _facts_of(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256}
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
@@ -313,10 +301,10 @@ class NoiseBank(Sequence[Encoded]):
                     "Draw noise for this task and tokenizer: leave out the path, and the right "
                     "bank is found or drawn.",
                 )
-        for shard in manifest["shards"]:
-            path = folder / shard["file"]
-            if not path.is_file() or _facts_of(path) != shard:
-                raise _damaged(folder, f"{shard['file']} is missing, cut short or changed")
+        if not is_unbroken(manifest):
+            raise _damaged(folder, f"its {MANIFEST} is changed")
+        if (changed := changed_file(folder, manifest["shards"])) is not None:
+            raise _damaged(folder, f"{changed} is missing, cut short or changed")
         return cls(folder, manifest)
 
     @property

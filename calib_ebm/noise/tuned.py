@@ -17,10 +17,11 @@ import numpy as np
 
 from calib_ebm.errors import InputError
 from calib_ebm.lock import only_one
-from calib_ebm.noise.bank import FORMAT, MANIFEST, digest_of, write_whole
+from calib_ebm.noise.bank import FORMAT, MANIFEST, sync_folder, write_whole
 from calib_ebm.noise.filters import Sampling
 from calib_ebm.noise.lm import NoiseLm, build_noise_lm
 from calib_ebm.noise.modes import Lengths, Mode, build_mode, check_texts
+from calib_ebm.noise.seal import changed_file, digest_of, facts_within, is_unbroken, sealed
 from calib_ebm.noise.source import lm_source
 from calib_ebm.noise.vocabulary import ClassifierTokenizer
 from calib_ebm.shapes import Encoded
@@ -173,6 +174,8 @@ def ensure_noise_lm(
         if not folder.exists():
             reused = False
             _tune_into(folder, plan, config, task, mode, seed, tune)
+        if (part := _part(folder)).exists():
+            _remove(part)  # by now or, after a kill in between, by the next call
     manifest = _lm_manifest(folder, plan)
     lm = NoiseLm.load(folder, task.tokenizer)
     return TunedLm(lm, folder, digest, manifest, time.perf_counter() - start, reused)
@@ -204,7 +207,7 @@ def _tune_into(
     seed: int,
     tune: Tuner,
 ) -> None:
-    part = folder.with_name(folder.name + ".part")
+    part = _part(folder)
     part.mkdir(parents=True, exist_ok=True)
     length = lengths_of(config).total
     lm = build_noise_lm(
@@ -225,10 +228,15 @@ def _tune_into(
         "task": task.name,
         "token_path": lm.vocabulary.token_path,
     }
-    manifest |= {"vocabulary": lm.vocabulary.size, **vars(result)}
-    write_whole(made / MANIFEST, json.dumps(manifest, indent=2).encode())
+    manifest |= {"vocabulary": lm.vocabulary.size, **vars(result), "files": facts_within(made)}
+    write_whole(made / MANIFEST, json.dumps(sealed(manifest), indent=2).encode())
     made.rename(folder)
-    _remove(part)
+    sync_folder(folder.parent)
+
+
+def _part(folder: Path) -> Path:
+    """Where a noise model is while it is tuned, checkpoints beside it."""
+    return folder.with_name(folder.name + ".part")
 
 
 def _remove(folder: Path) -> None:
@@ -244,10 +252,18 @@ def _lm_manifest(folder: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         assert manifest["plan"] == json.loads(json.dumps(plan))
-    except (OSError, ValueError, KeyError, AssertionError) as error:
-        raise InputError(
-            f"The noise model in {folder} is damaged: its {MANIFEST} is missing or broken.",
-            "a folder as noise tuning writes it",
-            "Remove the folder; the same command tunes the noise model again.",
-        ) from error
+        assert is_unbroken(manifest)
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        raise _damaged(folder, f"its {MANIFEST} is missing or broken") from error
+    # None are listed by those of before there were such lists.
+    if (changed := changed_file(folder, manifest.get("files", []))) is not None:
+        raise _damaged(folder, f"{changed} is missing, cut short or changed")
     return manifest
+
+
+def _damaged(folder: Path, why: str) -> InputError:
+    return InputError(
+        f"The noise model in {folder} is damaged: {why}.",
+        "a folder as noise tuning writes it",
+        "Remove the folder; the same command tunes the noise model again.",
+    )

@@ -21,6 +21,16 @@ import numpy as np
 import yaml
 
 from calib_ebm.errors import InputError
+from calib_ebm.names import (
+    CONFIG,
+    ENERGIES,
+    HISTORY,
+    METRICS,
+    NOISE_SAMPLES,
+    REPORT,
+    RUN,
+    TRUTH,
+)
 from calib_ebm.report.atomic import write_json_atomic, write_text_atomic
 from calib_ebm.report.columns import (
     Floats,
@@ -37,6 +47,15 @@ from calib_ebm.report.records import Energies, NoiseSample, RunRecord, Stage, Tr
 from calib_ebm.report.texts import read_texts
 
 __all__ = [
+    "CONFIG",
+    "ENERGIES",
+    "HISTORY",
+    "METRICS",
+    "NOISE_SAMPLES",
+    "PREDICTIONS",
+    "REPORT",
+    "RUN",
+    "TRUTH",
     "Energies",
     "History",
     "NoiseSample",
@@ -60,15 +79,6 @@ __all__ = [
     "write_text_atomic",
     "write_truth",
 ]
-
-CONFIG = "config.yaml"
-RUN = "run.json"
-METRICS = "metrics.json"
-HISTORY = "history.csv"
-ENERGIES = "energies.parquet"
-NOISE_SAMPLES = "noise_samples.jsonl"
-TRUTH = "truth.parquet"
-REPORT = "report.html"
 
 History = dict[str, Floats]
 """Column name to its values, one per logged row; NaN where nothing was logged."""

@@ -100,6 +100,17 @@ class TextTokenizer:
         ]
         return hashlib.sha256(json.dumps(facts, ensure_ascii=False).encode()).hexdigest()
 
+    @property
+    def settings(self) -> str | None:
+        """All that ids depend on, beside the text; None where a tokenizer does not tell."""
+        backend = getattr(self.hf, "backend_tokenizer", None)
+        if backend is None:
+            return None
+        facts = json.loads(backend.to_str())
+        # What the last call asked for; nothing is cut or padded here.
+        facts |= {"truncation": None, "padding": None}
+        return json.dumps([sorted(self._never_content), facts])
+
     def encode_pieces(self, text: str) -> list[int]:
         """Content ids of one text, uncut."""
         return self.encode_many([text])[0]
@@ -162,11 +173,27 @@ def encode_examples(
     Returns:
         the encoded texts in order, and how many had to be cut.
     """
-    ids_a = tokenizer.encode_many([e.text for e in examples])
-    paired = [e.text_pair for e in examples if e.text_pair is not None]
-    ids_b = iter(tokenizer.encode_many(paired))
+    texts = [e.text for e in examples]
+    texts += [e.text_pair for e in examples if e.text_pair is not None]
+    return cut_texts(tokenizer, examples, tokenizer.encode_many(texts))
+
+
+def cut_texts(
+    tokenizer: TextTokenizer, examples: Sequence[Example], ids: Sequence[list[int]]
+) -> tuple[list[Encoded], int]:
+    """Cut what is too long.
+
+    Args:
+        tokenizer: says how long a text may be.
+        examples: the texts.
+        ids: uncut, first of all texts, then of the second texts of those that are pairs.
+
+    Returns:
+        the encoded texts in order, and how many had to be cut.
+    """
+    ids_b = iter(ids[len(examples) :])
     encoded, cut = [], 0
-    for example, a in zip(examples, ids_a, strict=True):
+    for example, a in zip(examples, ids[: len(examples)], strict=True):
         b = None if example.text_pair is None else next(ids_b)
         kept_a, kept_b = tokenizer.cut(a, b)
         cut += (len(kept_a), len(kept_b or ())) != (len(a), len(b or ()))

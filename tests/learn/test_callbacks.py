@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import re
 import signal
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,10 +25,9 @@ from calib_ebm.learn.callbacks import (
     KeepLast,
     LineProgress,
     StepBar,
-    checkpoint_step,
-    last_checkpoint,
     numbers_text,
 )
+from calib_ebm.learn.checkpoints import checkpoint_step, find_checkpoint, is_whole
 from calib_ebm.learn.history import HistoryLogger
 
 STEPS = 20
@@ -72,7 +73,7 @@ class Slope(pl.LightningModule):
 def fit(folder: Path, module: Slope, *callbacks: Callback, every: int = 100) -> HistoryLogger:
     """Train to the end, from the checkpoint in `folder` if there is one."""
     folder.mkdir(exist_ok=True)
-    resume, history = last_checkpoint(folder), HistoryLogger(folder / "history.csv")
+    resume, history = find_checkpoint(folder).path, HistoryLogger(folder / "history.csv")
     if resume is not None:
         history.take_up(checkpoint_step(resume))
     pl.Trainer(
@@ -120,7 +121,7 @@ def test_a_signal_stops_after_the_step_and_going_on_makes_no_difference(
     folder = tmp_path / "halted"
     with pytest.raises(Interrupted, match="last step" if step == STEPS - 1 else f"step {step + 1}"):
         fit(folder, Slope(at(step, send(number))))
-    kept = last_checkpoint(folder)
+    kept = find_checkpoint(folder).path
     assert kept is not None and checkpoint_step(kept) == step + 1
     assert {path.name for path in folder.iterdir()} == {"last.ckpt", "history.csv"}
     resumed = Slope(at(step, lambda: pytest.fail("a step is done twice")))
@@ -140,7 +141,7 @@ def test_who_insists_is_obeyed_at_once(tmp_path: Path) -> None:
     with pytest.raises(Interrupted, match="at once"):
         fit(tmp_path, Slope(twice), every=5)
     assert reached == []
-    kept = last_checkpoint(tmp_path)
+    kept = find_checkpoint(tmp_path).path
     assert kept is not None and checkpoint_step(kept) == 5  # the one before, whole
 
 
@@ -171,13 +172,102 @@ def test_an_error_leaves_the_checkpoint_and_the_handlers(tmp_path: Path) -> None
 
     with pytest.raises(TrainingFailed):
         fit(tmp_path, Slope(at(9, fails)), every=4)
-    kept = last_checkpoint(tmp_path)
+    kept = find_checkpoint(tmp_path).path
     assert kept is not None and checkpoint_step(kept) == 8
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip_a_byte(path: Path) -> None:
+    """Within a tensor: torch would read it as it is."""
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        part = next(p for p in archive.infolist() if "/data/" in p.filename)
+        content[content.index(archive.read(part), part.header_offset)] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [cut_short, flip_a_byte, empty])
+def test_a_broken_checkpoint_is_passed_over_for_the_one_before_and_said(
+    damage: Callable[[Path], None], tmp_path: Path
+) -> None:
+    whole = Slope()
+    history = fit(tmp_path / "whole", whole)
+    folder = tmp_path / "halted"
+    with pytest.raises(Interrupted):
+        fit(folder, Slope(at(13, send(signal.SIGINT))), every=6)
+    assert checkpoint_step(folder / "last.ckpt") == 14
+    assert checkpoint_step(folder / "before.ckpt") == 12
+    assert find_checkpoint(folder) == (folder / "last.ckpt", "")
+
+    damage(folder / "last.ckpt")
+    found = find_checkpoint(folder)
+    assert found.path == folder / "before.ckpt"
+    assert str(folder / "last.ckpt") in found.note and "goes on from the one before" in found.note
+    resumed = Slope(at(11, lambda: pytest.fail("a step of before the checkpoint is done again")))
+    assert fit(folder, resumed, every=6).rows == history.rows
+    assert torch.equal(resumed.weight, whole.weight) and whole.weight.item() != 0
+    # Never a broken one in the place of a whole one.
+    assert is_whole(folder / "last.ckpt") and is_whole(folder / "before.ckpt")
+
+    damage(folder / "last.ckpt")
+    damage(folder / "before.ckpt")
+    found = find_checkpoint(folder)
+    assert found.path is None and "begins anew" in found.note
+    anew = Slope()
+    assert fit(folder, anew).rows == history.rows and torch.equal(anew.weight, whole.weight)
+
+
+class Killed(BaseException):
+    """In place of the process's end."""
+
+
+def die_at_change(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Die in place of this change of a checkpoint's name."""
+    names, calls = {"last.ckpt", "before.ckpt"}, itertools.count(1)
+
+    def dying(original: Callable[..., Any]) -> Callable[..., Any]:
+        def change(path: Path, *args: Any, **further: Any) -> Any:
+            if {path.name, *(Path(arg).name for arg in args)} & names and next(calls) == number:
+                raise Killed
+            return original(path, *args, **further)
+
+        return change
+
+    for name in ("replace", "unlink"):
+        monkeypatch.setattr(Path, name, dying(getattr(Path, name)))
+
+
+def test_killed_while_a_checkpoint_is_written_it_goes_on_from_a_whole_one(tmp_path: Path) -> None:
+    whole = Slope()
+    history = fit(tmp_path / "whole", whole)
+    steps = []
+    for number in range(1, 9):
+        folder = tmp_path / str(number)
+        with pytest.MonkeyPatch.context() as patch:
+            die_at_change(number, patch)
+            with pytest.raises(Killed):
+                fit(folder, Slope(), every=4)
+        found = find_checkpoint(folder)
+        assert found.note == ""
+        steps.append(0 if found.path is None else checkpoint_step(found.path))
+        resumed = Slope()
+        assert fit(folder, resumed, every=4).rows == history.rows
+        assert torch.equal(resumed.weight, whole.weight)
+    # The first is put in place; then each time what was before the last goes, the last becomes the
+    # one before, and the new one comes in place.
+    assert steps == [0, *(4, 4, 4), *(8, 8, 8), 12]
 
 
 def test_there_is_no_checkpoint_where_there_is_none(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt.part").touch()
-    assert last_checkpoint(tmp_path) is None
+    assert find_checkpoint(tmp_path).path is None
 
 
 # ----------------------------------------------------------------------------------------- progress

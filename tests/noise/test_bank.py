@@ -226,10 +226,16 @@ def cut_short(folder: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-1])
 
 
+def other_count(folder: Path) -> None:
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"count": 10', '"count": 30'))
+
+
 DAMAGES: dict[str, Callable[[Path], Any]] = {
     "a flipped byte": flip_a_byte,
     "cut short": cut_short,
     "a missing shard": lambda folder: (folder / "shard-00000.arrow").unlink(),
+    "another count": other_count,
     "no manifest": lambda folder: (folder / "manifest.json").unlink(),
     "half a manifest": lambda folder: (folder / "manifest.json").write_text('{"format": 1, '),
     "another format": lambda folder: (folder / "manifest.json").write_text(

@@ -211,12 +211,50 @@ def test_drawing_that_was_interrupted_goes_on_and_ends_as_undisturbed(
     assert list(ensure().train) == texts
 
 
-def test_a_damaged_noise_model_is_refused(ensure: Ensure) -> None:
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def other_perplexity(path: Path) -> None:
+    path.write_text(path.read_text().replace('"perplexity": 12.5', '"perplexity": 12.4'))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "named"),
+    [
+        ("manifest.json", lambda path: path.write_text("{}"), "manifest.json is missing or broken"),
+        ("manifest.json", lambda path: path.write_text("[]"), "manifest.json is missing or broken"),
+        ("manifest.json", lambda path: path.unlink(), "manifest.json is missing or broken"),
+        ("manifest.json", other_perplexity, "manifest.json is missing or broken"),
+        ("model.safetensors", flip_a_byte, "model.safetensors is missing, cut short or changed"),
+        ("model.safetensors", lambda path: path.unlink(), "model.safetensors is missing"),
+        ("vocabulary.json", flip_a_byte, "vocabulary.json is missing, cut short or changed"),
+    ],
+    ids=["no entries", "a list", "absent", "a number", "weights", "no weights", "vocabulary"],
+)
+def test_a_damaged_noise_model_is_refused(
+    ensure: Ensure, file: str, damage: Callable[[Path], Any], named: str
+) -> None:
     folder = ensure().tuned.folder
-    (folder / "manifest.json").write_text("{}")
+    before = (folder / file).read_bytes()
+    damage(folder / file)
+    assert not (folder / file).exists() or (folder / file).read_bytes() != before
     with pytest.raises(InputError, match="damaged") as caught:
         ensure()
+    assert named in caught.value.given
     assert "Remove the folder" in caught.value.to_do
+    (folder / file).write_bytes(before)
+    assert ensure().tuned.reused
+
+
+def test_a_noise_model_of_before_there_were_lists_of_files_is_taken(ensure: Ensure) -> None:
+    manifest = ensure().tuned.folder / "manifest.json"
+    entries = json.loads(manifest.read_text())
+    del entries["files"], entries["sha256"]
+    manifest.write_text(json.dumps(entries))
+    assert ensure().tuned.reused
 
 
 @pytest.mark.parametrize(
