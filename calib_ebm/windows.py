@@ -65,7 +65,7 @@ class WindowScorer:
         self.tokens = tokens or (TOKENS_CPU if on_cpu else TOKENS_GPU)
         self.bf16 = bf16
         self.network = network
-        self.passes = build_passes(network, GROUPS)
+        self.passes = build_passes(network, GROUPS, one=True)
 
     @torch.inference_mode()
     def score(self, examples: Sequence[Example], seed: int = 0) -> ScoredWindow:
