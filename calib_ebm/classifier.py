@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,7 @@ from calib_ebm.shapes import Encoded, Example, TokenBatch
 from calib_ebm.tokens.collate import pad_batch
 from calib_ebm.tokens.order import OnceBatches
 from calib_ebm.tokens.tokenizer import TextTokenizer, encode_examples, load_tokenizer
+from calib_ebm.windows import WINDOW, WindowScorer, to_device
 
 
 class ScoredRows(NamedTuple):
@@ -52,6 +54,18 @@ class ScoredRows(NamedTuple):
     rows: Tensor
     logits_BC: Tensor
     energy_B: Tensor | None
+
+
+class ScoredText(NamedTuple):
+    """What is said of one text of a stream."""
+
+    label: str
+    """The class of the largest probability."""
+    confidence: float
+    probs_C: NDArray[np.float64]
+    """Calibrated, in the order of the classes."""
+    energy: float | None
+    """In nats; None where the run trained no energy."""
 
 
 @dataclass
@@ -166,7 +180,7 @@ class EnergyClassifier:
         examples = [Example(str(row), text, None, -1) for row, text in enumerate(texts)]
         encoded, _ = encode_examples(self.tokenizer, examples)
         device = next(self.network.parameters()).device
-        return _to_device(pad_batch(self.tokenizer, encoded), device)
+        return to_device(pad_batch(self.tokenizer, encoded), device)
 
     def _write_weights(self, folder: Path) -> None:
         """The classifier's weights as they are now, each file put in place whole."""
@@ -243,6 +257,29 @@ class EnergyClassifier:
         energy_N = None if scored.energy_B is None else scored.energy_B[order]
         return scored.logits_BC[order], energy_N
 
+    def stream(
+        self, texts: Iterable[str | tuple[str, str]], window: int = WINDOW
+    ) -> Iterator[ScoredText]:
+        """Score texts, or pairs, one after the other in their order, however many there are.
+
+        No more than a window of them is held, so they may come from a generator without end.
+
+        Args:
+            texts: the texts, or pairs of texts.
+            window: how many are read before they are sorted by length and scored.
+        """
+        scorer = WindowScorer(self.network.eval(), self.tokenizer)
+        coming = iter(texts)
+        while found := list(islice(coming, window)):
+            pairs = ((text, None) if isinstance(text, str) else text for text in found)
+            examples = [Example("", text, pair, -1) for text, pair in pairs]
+            logits_BC, energy_B, _ = scorer.score(examples)
+            probs_BC = self.calibrator.probabilities(logits_BC).numpy()
+            for row, probs_C in enumerate(probs_BC):
+                best = int(probs_C.argmax())
+                energy = None if energy_B is None else float(energy_B[row])
+                yield ScoredText(self.labels[best], float(probs_C[best]), probs_C, energy)
+
     @torch.inference_mode()
     def score_encoded(
         self,
@@ -261,7 +298,7 @@ class EnergyClassifier:
         energies = [torch.zeros(0)]
         for batch in OnceBatches(lengths, self.batch_size, rank, world):
             tokens = pad_batch(self.tokenizer, [encoded[row] for row in batch])
-            scores = self.network(_to_device(tokens, device))
+            scores = self.network(to_device(tokens, device))
             rows += batch
             logits.append(scores.logits_BC.float().cpu())
             if scores.energy_B is not None:
@@ -269,12 +306,3 @@ class EnergyClassifier:
         self.network.eval()
         energy_B = None if self.network.energy is None else torch.cat(energies)
         return ScoredRows(torch.tensor(rows, dtype=torch.long), torch.cat(logits), energy_B)
-
-
-def _to_device(tokens: TokenBatch, device: torch.device) -> TokenBatch:
-    types_BT = tokens.token_type_ids_BT
-    return TokenBatch(
-        tokens.input_ids_BT.to(device),
-        tokens.attention_mask_BT.to(device),
-        None if types_BT is None else types_BT.to(device),
-    )

@@ -21,6 +21,7 @@ COMMANDS = (
     "settings",
     "train",
     "evaluate",
+    "predict",
     "tune_noise",
     "draw_noise",
     "report/__main__",
@@ -46,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"shapes", "errors", "calibration", "dealing", "names"},
 }
 ROOMS = set(MAY_IMPORT)
+MAY_IMPORT["windows"] = {"shapes", "tokens", "energy"}
 MAY_IMPORT["model_folder"] = {"errors", "names", "energy", "calibration"}
 MAY_IMPORT["classifier"] = {
     "shapes",
@@ -55,9 +57,10 @@ MAY_IMPORT["classifier"] = {
     "energy",
     "calibration",
     "model_folder",
+    "windows",
 }
 MAY_IMPORT["__init__"] = {"classifier"}
-MAY_IMPORT["learn"] = ROOMS | {"classifier", "model_folder", "__init__"}
+MAY_IMPORT["learn"] = ROOMS | {"classifier", "model_folder", "windows", "__init__"}
 MAY_IMPORT |= {name: MAY_IMPORT["learn"] | {"learn", "command", "settings"} for name in COMMANDS}
 
 # The only places of a library: a room, or one file of it. An empty tuple: nowhere.

@@ -12,7 +12,7 @@ from calib_ebm.errors import InputError
 from calib_ebm.shapes import Example
 from calib_ebm.text.formats import KINDS, Cells, Columns
 from calib_ebm.text.labels import found_names, given_names, label_index, label_name
-from calib_ebm.text.rows import Reading, Row, kept, to_examples
+from calib_ebm.text.rows import Reading, Row, as_text, kept, to_examples
 from calib_ebm.text.splits import held_out
 
 
@@ -126,23 +126,11 @@ def _rows(
 def _unlabelled(cells: Iterator[Cells], columns: Columns, reading: Reading) -> Iterator[Row]:
     for position, (number, cell) in enumerate(cells):
         name = str(position) if columns.id is None else label_name(cell["id"])
-        text = _text(cell["text"], columns.text, reading, number)
+        text = as_text(cell["text"], columns.text, reading, number)
         pair = None
         if columns.text_pair is not None:
-            pair = _text(cell["text_pair"], columns.text_pair, reading, number)
+            pair = as_text(cell["text_pair"], columns.text_pair, reading, number)
         yield Row(number, f"{reading.split}-{name}", text, pair, cell.get("label"))
-
-
-def _text(value: Any, column: str, reading: Reading, number: int) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if not isinstance(value, str):
-        raise InputError(
-            f"{reading.at(number)}: column {column!r} holds {value!r} ({type(value).__name__}).",
-            "text",
-            "Set task.text (and task.text_pair) to the column with the texts.",
-        )
-    return value
 
 
 def _labelled(rows: Iterator[Row], columns: Columns, reading: Reading) -> Iterator[Row]:

@@ -26,10 +26,13 @@ class Columns:
     id: str | None
     label_may_be_absent: bool = False
     """A file without the column of labels is read as one without labels."""
+    keep: tuple[str, ...] = ()
+    """Further columns, whose cells are handed on as `keep:<column>`."""
 
     def wanted(self) -> dict[str, str]:
         """Setting -> column, for those that are set."""
-        return {name: column for name, column in vars(self).items() if isinstance(column, str)}
+        named = {name: column for name, column in vars(self).items() if isinstance(column, str)}
+        return named | {f"keep:{column}": column for column in self.keep}
 
 
 class Cells(NamedTuple):
@@ -54,8 +57,9 @@ def _positions(header: list[str], columns: Columns, where: str) -> dict[str, int
     wanted = columns.wanted()
     if columns.label_may_be_absent and columns.label not in header:
         wanted.pop("label", None)
-    for setting, column in wanted.items():
+    for name, column in wanted.items():
         if header.count(column) != 1:
+            setting = name.partition(":")[0]
             found = "twice" if column in header else "not"
             other = next((s for s in ",;\t|" if len(header) == 1 and s in header[0]), None)
             raise InputError(

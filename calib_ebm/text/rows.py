@@ -6,6 +6,7 @@ cannot shift the labels of those after it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +79,23 @@ def kept(rows: Iterable[Row], reading: Reading) -> Iterator[Row]:
             yield row._replace(text=text, text_pair=text_pair)
         else:
             reading.leave_out(EMPTY, row.number)
+
+
+def as_text(value: Any, column: str, reading: Reading, number: int) -> str:
+    """A cell as text; an absent one is an empty text.
+
+    Raises:
+        InputError: for what is no text.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if not isinstance(value, str):
+        raise InputError(
+            f"{reading.at(number)}: column {column!r} holds {value!r} ({type(value).__name__}).",
+            "text",
+            "Set task.text (and task.text_pair) to the column with the texts.",
+        )
+    return value
 
 
 def to_examples(

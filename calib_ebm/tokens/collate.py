@@ -13,15 +13,16 @@ from calib_ebm.tokens.tokenizer import TextTokenizer
 def pad_batch(tokenizer: TextTokenizer, texts: Sequence[Encoded]) -> TokenBatch:
     """Model input of B texts, padded on the right to the longest of them."""
     rows = [tokenizer.build(text) for text in texts]
-    longest = max(len(ids) for ids, _ in rows)
-    input_ids_BT = torch.full((len(rows), longest), tokenizer.pad_id)
-    mask_BT = torch.zeros(len(rows), longest, dtype=torch.long)
-    types_BT = torch.zeros(len(rows), longest, dtype=torch.long)
-    for row, (ids, types) in enumerate(rows):
-        input_ids_BT[row, : len(ids)] = torch.tensor(ids)
-        mask_BT[row, : len(ids)] = 1
-        types_BT[row, : len(ids)] = torch.tensor(types)
-    return TokenBatch(input_ids_BT, mask_BT, types_BT if tokenizer.has_types else None)
+    length_B = torch.tensor([len(ids) for ids, _ in rows])
+    is_real_BT = torch.arange(int(length_B.max())) < length_B[:, None]
+    # All at once, for a tensor for each text costs more than its tokens.
+    input_ids_BT = torch.full(is_real_BT.shape, tokenizer.pad_id)
+    input_ids_BT[is_real_BT] = torch.tensor([token for ids, _ in rows for token in ids])
+    types_BT = None
+    if tokenizer.has_types:
+        types_BT = torch.zeros(is_real_BT.shape, dtype=torch.long)
+        types_BT[is_real_BT] = torch.tensor([kind for _, types in rows for kind in types])
+    return TokenBatch(input_ids_BT, is_real_BT.long(), types_BT)
 
 
 def joint_batch(

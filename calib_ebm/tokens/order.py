@@ -134,3 +134,20 @@ class OnceBatches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         return len(self.batches)
+
+
+def by_tokens(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Every text exactly once, in batches of similar length and at most so many padded tokens.
+
+    A text that is longer than that is a batch of its own.
+
+    >>> by_tokens([3, 9, 3, 4, 8], 12)
+    [[0, 2, 3], [4], [1]]
+    """
+    batches: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
+        # In this order the text at hand is the longest of its batch.
+        if not batches or (len(batches[-1]) + 1) * lengths[row] > most:
+            batches.append([])
+        batches[-1].append(row)
+    return batches

@@ -10,7 +10,7 @@ import pytest
 from calib_ebm.config_path import conf_dir
 from calib_ebm.usage import choices, group_choices
 
-COMMANDS = ("train", "evaluate", "report", "tune_noise", "draw_noise")
+COMMANDS = ("train", "evaluate", "predict", "report", "tune_noise", "draw_noise")
 
 
 def said(command: str) -> tuple[str, set[str]]:
