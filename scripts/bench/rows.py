@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,6 +73,11 @@ class Row:
     unit: str = "s"
     wanted: str = ""
     further: Mapping[str, float] = field(default_factory=dict)
+
+
+def say(line: str) -> None:
+    """Tell a person who waits what is being measured; the table alone goes to the output."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def in_turn(
