@@ -16,6 +16,7 @@ from pytorch_lightning.loggers.logger import Logger
 from calib_ebm.classifier import FACTS, EnergyClassifier
 from calib_ebm.energy.lora import merge_lora
 from calib_ebm.errors import InputError, Interrupted
+from calib_ebm.learn.chunks import check_chunk
 from calib_ebm.learn.data import JointData
 from calib_ebm.learn.fit import fit
 from calib_ebm.learn.folder import hold_run, is_complete, open_run, run_folder
@@ -141,6 +142,7 @@ def _stages(config: Config, folder: Path, recorder: RunRecorder, say: Say) -> No
         # Refused here, not when the noise is drawn.
         language_options(config["loss"])
         lora_options(config)
+        check_chunk(config["trainer"])
     task = material.task
     check_calibration(config["calibrator"], task)
     _require_same_data(recorder.facts.get("data_digests"), task.digests, folder)
@@ -201,6 +203,7 @@ def _trained(
             seed=int(config["seed"]),
             length_groups=int(config["trainer"]["length_groups"]),
             language=language,
+            noise_chunk=check_chunk(config["trainer"]),
         )
         data = JointData(
             material.tokenizer,
