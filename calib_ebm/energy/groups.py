@@ -68,12 +68,18 @@ def in_groups(tokens: TokenBatch, groups: int) -> list[tuple[Tensor, TokenBatch]
     """At most `groups` groups by length: the rows of each, and their tokens without the padding."""
     length_B = tokens.attention_mask_BT.sum(dim=1).cpu()
     return [
-        (rows, _trimmed(tokens, rows, int(length_B[rows].max())))
+        (rows, _cut(tokens, rows, int(length_B[rows].max())))
         for rows in cut_by_length(length_B.tolist(), groups)
     ]
 
 
-def _trimmed(tokens: TokenBatch, rows: Tensor, longest: int) -> TokenBatch:
+def trimmed(tokens: TokenBatch, rows: Tensor) -> TokenBatch:
+    """Some rows without the padding that none of them needs."""
+    longest = int(tokens.attention_mask_BT[rows.to(tokens.attention_mask_BT.device)].sum(1).max())
+    return _cut(tokens, rows, longest)
+
+
+def _cut(tokens: TokenBatch, rows: Tensor, longest: int) -> TokenBatch:
     rows = rows.to(tokens.input_ids_BT.device)
     types_BT = tokens.token_type_ids_BT
     # Padding is on the right.

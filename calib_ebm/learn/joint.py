@@ -15,6 +15,7 @@ from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.energy.packed import Packed, build_passes
 from calib_ebm.energy.pooled import PooledHead
 from calib_ebm.errors import TrainingFailed
+from calib_ebm.learn.chunks import backward_of_noise, without_noise
 from calib_ebm.learn.language import LanguageTask
 from calib_ebm.learn.optimisation import OptimOptions, build_optimizer, starting_weights
 from calib_ebm.loss.joint import JointLoss, LossParts, with_terms
@@ -80,6 +81,8 @@ class JointModule(pl.LightningModule):
         seed: of dropout.
         length_groups: groups by length, see `build_passes`.
         language: joint masked-LM learning, or None.
+        noise_chunk: noise texts that are backpropagated together, see `chunks.py`; None: all at
+            once, together with the data.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class JointModule(pl.LightningModule):
         seed: int,
         length_groups: int = 1,
         language: LanguageTask | None = None,
+        noise_chunk: int | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -100,6 +104,7 @@ class JointModule(pl.LightningModule):
         self.optim = optim
         self.seed = seed
         self.language = language
+        self.noise_chunk = noise_chunk
         self.pooled = PooledHead(network.classifier) if loss.label.needs_head else None
         # Mixing looks back at the one pass in which all texts were.
         self.passes = build_passes(network, length_groups, one=self.pooled is not None)
@@ -119,17 +124,27 @@ class JointModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: JointBatch, batch_idx: int) -> None:
         """Dropout becomes a function of (seed, step, rank)."""
+        if self.noise_chunk is not None and batch_idx % self.trainer.accumulate_grad_batches == 0:
+            # Lightning would do it between `training_step` and its own backward.
+            self.optimizers(use_pl_optimizer=False).zero_grad()  # type: ignore[union-attr]  # one
         torch.manual_seed(mixed_seed(self.seed, self.global_step, self.global_rank))
+
+    def optimizer_zero_grad(
+        self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Nothing with chunks: the step has begun with it, and gradients of noise are there now."""
+        if self.noise_chunk is None:
+            optimizer.zero_grad()
 
     def training_step(self, batch: JointBatch, batch_idx: int) -> Tensor:
         """One joint step; returns the loss."""
-        scores = score_joint(self.passes, batch)
+        scores = self._scored(batch)
         parts = self.loss(
             scores.logits_BC,
             batch.label_B,
             scores.energy_data_B,
             scores.energy_noise_SK,
-            progress=self.global_step / self.optim.total_steps,
+            progress=self._progress(),
             again=None if self.pooled is None else partial(self.pooled.again, len(batch.label_B)),
         )
         if self.language is not None:
@@ -138,6 +153,34 @@ class JointModule(pl.LightningModule):
         self._refuse_non_finite(parts)
         self._log_step(scores, parts, batch.label_B)
         return parts.total
+
+    def _progress(self) -> float:
+        return self.global_step / self.optim.total_steps
+
+    def _scored(self, batch: JointBatch) -> StepScores:
+        """All texts; with chunks, the noise's gradients are there already."""
+        if self.noise_chunk is None or batch.noise_label_SK is None:
+            return score_joint(self.passes, batch)
+        energy_noise_SK = backward_of_noise(
+            self.passes,
+            batch,
+            self.loss,
+            self.noise_chunk,
+            progress=self._progress(),
+            backward=self._backward_of_part,
+        )
+        return score_joint(self.passes, without_noise(batch))._replace(
+            energy_noise_SK=energy_noise_SK
+        )
+
+    def _backward_of_part(self, part: Tensor) -> None:
+        """As Lightning does with what `training_step` returns: averaged, scaled, in no autocast.
+
+        DDP's hooks are not armed within `training_step`, so that nothing is exchanged here; what
+        the last backward exchanges are the gradients of all parts.
+        """
+        with torch.autocast(self.device.type, enabled=False):
+            self.trainer.strategy.backward(part / self.trainer.accumulate_grad_batches, None)
 
     def _refuse_non_finite(self, parts: LossParts) -> None:
         if torch.isfinite(parts.total):

@@ -17,6 +17,7 @@ from pytorch_lightning.loggers.logger import Logger
 from calib_ebm.classifier import EnergyClassifier
 from calib_ebm.energy.lora import merge_lora
 from calib_ebm.errors import InputError, Interrupted
+from calib_ebm.learn.chunks import check_chunk
 from calib_ebm.learn.data import JointData
 from calib_ebm.learn.early import ReadTask, finished, require_same_data
 from calib_ebm.learn.fit import fit
@@ -123,6 +124,7 @@ def _stages(
         # Refused here, not when the noise is drawn.
         language_options(config["loss"])
         lora_options(config)
+        check_chunk(config["trainer"])
     task = material.task
     check_calibration(config["calibrator"], task)
     require_same_data(recorder.facts.get("data_digests"), task.digests, folder)
@@ -179,6 +181,7 @@ def _trained(
             seed=int(config["seed"]),
             length_groups=int(config["trainer"]["length_groups"]),
             language=language,
+            noise_chunk=check_chunk(config["trainer"]),
         )
         data = JointData(
             material.tokenizer,

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from calib_ebm.errors import InputError
 from calib_ebm.loss.labels import Again, CrossEntropy, LabelLoss
-from calib_ebm.loss.nce import nce_loss
+from calib_ebm.loss.nce import nce_loss, nce_noise_part
 
 
 class LossParts(NamedTuple):
@@ -128,3 +128,17 @@ class JointLoss(nn.Module):
             energy_data_B, energy_noise_SK = energy_data_B.float(), energy_noise_SK.float()
         nce = nce_loss(energy_data_B, energy_noise_SK)
         return LossParts(label + self.weight_at(progress) * nce, label, ce, nce, further)
+
+    def of_noise(
+        self, energy_noise_M: Tensor, texts: int, per_text: int, *, progress: float = 1.0
+    ) -> Tensor:
+        """What M noise texts add to the total, for gradients that are computed part by part.
+
+        Args:
+            energy_noise_M: energies of some of the noise texts.
+            texts: S, texts of the batch that have noise.
+            per_text: K.
+            progress: as in `forward`.
+        """
+        wide_M = energy_noise_M if energy_noise_M.dtype.itemsize >= 4 else energy_noise_M.float()
+        return self.weight_at(progress) * nce_noise_part(wide_M, texts, per_text)

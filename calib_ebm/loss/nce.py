@@ -52,6 +52,23 @@ def nce_loss(energy_data_B: Tensor, energy_noise_SK: Tensor) -> Tensor:
     return data_B.mean() + noise_S.mean()
 
 
+def nce_noise_part(energy_noise_M: Tensor, texts: int, per_text: int) -> Tensor:
+    """What M of the S*K noise texts add to `nce_loss`: sum of softplus(-E - log K), over S.
+
+    The loss is a sum over data and noise apart, so its gradient can be computed part by part.
+
+    Args:
+        energy_noise_M: energies of some noise texts.
+        texts: S, texts of the batch for which noise was drawn.
+        per_text: K, noise texts for each of these.
+
+    >>> from torch import zeros
+    >>> nce_noise_part(zeros(6), 4, 3) + nce_noise_part(zeros(6), 4, 3)  # 3 log(1 + 1/3)
+    tensor(0.8630)
+    """
+    return softplus(-energy_noise_M - math.log(per_text)).sum() / texts
+
+
 def told_apart(
     energy_data_N: Tensor, energy_noise_M: Tensor, per_text: int
 ) -> tuple[Tensor, Tensor]:

@@ -40,14 +40,23 @@ def train(overrides: list[str], folder: Path, cache: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("words", [SCALAR, POSCAL, (*POSCAL, "loss.table=rescored")])
+@pytest.mark.parametrize(
+    ("words", "chunks"),
+    [
+        (SCALAR, ()),
+        ((*SCALAR, "noise.per_text=2"), ("trainer.noise_chunk=5",)),
+        (POSCAL, ()),
+        ((*POSCAL, "loss.table=rescored"), ()),
+    ],
+)
 def test_two_processes_train_and_measure_as_one(
-    tmp_path: Path, tiny: tuple[str, ...], words: tuple[str, ...]
+    tmp_path: Path, tiny: tuple[str, ...], words: tuple[str, ...], chunks: tuple[str, ...]
 ) -> None:
+    """With the noise in chunks, too: what is exchanged are the gradients of all of them."""
     shrunk = [o for o in tiny if not o.startswith("trainer=")]
     one, two = tmp_path / "one", tmp_path / "two"
     train([*shrunk, *STILL, *words, "trainer=cpu"], one, tmp_path / "cache")
-    said = train([*shrunk, *STILL, *words, "trainer=ddp_cpu"], two, tmp_path / "cache")
+    said = train([*shrunk, *STILL, *words, "trainer=ddp_cpu", *chunks], two, tmp_path / "cache")
     assert said.count("run folder:") == 1, "one process speaks"
     ours, theirs = (json.loads((f / "metrics.json").read_text()) for f in (two, one))
     assert ours.keys() == theirs.keys()
