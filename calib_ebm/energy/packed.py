@@ -15,78 +15,32 @@ few texts with those of an ordinary pass, and takes groups where they differ.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from calib_ebm.energy.groups import Grouped, cut_by_length
+from calib_ebm.energy.first_tokens import first_tokens_only, last_layer
+from calib_ebm.energy.groups import Grouped
 from calib_ebm.energy.network import EnergyNetwork, Scores
+from calib_ebm.energy.packing import (
+    PACKING,
+    Packing,
+    first_token_attention,
+    pack,
+    refuse_other_masks,
+    row_attention,
+)
 from calib_ebm.shapes import TokenBatch
 
 ATTENTION = "calib_ebm_packed"
-PACKING = "packing"
-"""The keyword by which a `Packing` travels through the encoder to its attention."""
 PROBE_LENGTHS = (3, 9, 2, 5, 5, 4)
 AGREES = 1e-4
 """By which packed and ordinary scores of the probe may differ."""
-
-
-class Group(NamedTuple):
-    """Texts that attention sees side by side."""
-
-    texts: int
-    length: int
-    key_mask_G11L: Tensor | None
-    """Which keys are real; None where all texts are of one length."""
-
-
-class Packing(NamedTuple):
-    """Where the tokens of B texts stand in a row of N tokens, and in M padded places of attention.
-
-    M is the sum over groups of texts times the longest text's length.
-    """
-
-    first_B: Tensor
-    """Place of each text's first token in the row."""
-    spread_M: Tensor
-    """The token in each padded place; in padding, the text's last one."""
-    real_N: Tensor
-    """The padded place of each token."""
-    groups: tuple[Group, ...]
-
-
-class _Spread(torch.autograd.Function):
-    """From the row to the padded places. Padding must get no gradient: attention masks it."""
-
-    @staticmethod
-    def forward(ctx: Any, row_N: Tensor, packing: Packing) -> Tensor:
-        ctx.packing = packing
-        return row_N.index_select(0, packing.spread_M)
-
-    @staticmethod
-    def backward(ctx: Any, grad_M: Tensor) -> tuple[Tensor, None]:
-        # Each token once: a copy, where the backward of index_select would have to add.
-        return grad_M.index_select(0, ctx.packing.real_N), None
-
-
-class _Collect(torch.autograd.Function):
-    """From the padded places back to the row."""
-
-    @staticmethod
-    def forward(ctx: Any, places_M: Tensor, packing: Packing) -> Tensor:
-        ctx.packing = packing
-        return places_M.index_select(0, packing.real_N)
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, grad_N: Tensor) -> tuple[Tensor, None]:
-        packing: Packing = ctx.packing  # type: ignore[attr-defined]  # set above
-        grad_M = grad_N.new_zeros((len(packing.spread_M), *grad_N.shape[1:]))
-        return grad_M.index_copy_(0, packing.real_N, grad_N), None
 
 
 def packed_attention(
@@ -119,57 +73,8 @@ def packed_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **further
         )
-    if attention_mask is not None or further.get("sliding_window") is not None:
-        # Ignored, the scores would be others; and a mask of N by N would cost more than padding.
-        raise ValueError("a packed pass knows which tokens are of one text, and no other mask")
-    sizes = [group.texts * group.length for group in packing.groups]
-    # Split, not sliced: the gradients are put side by side, not added up in full width.
-    query_G, key_G, value_G = (
-        _Spread.apply(each.squeeze(0).transpose(0, 1), packing).split(sizes)
-        for each in (query, key, value)
-    )
-    out = []
-    for group, *parts in zip(packing.groups, query_G, key_G, value_G, strict=True):
-        # (texts, heads, length, width)
-        q, k, v = (each.unflatten(0, (group.texts, -1)).transpose(1, 2) for each in parts)
-        seen = nn.functional.scaled_dot_product_attention(
-            q, k, v, group.key_mask_G11L, dropout_p=dropout, scale=scaling
-        )
-        out.append(seen.transpose(1, 2).flatten(0, 1))
-    row: Tensor = _Collect.apply(torch.cat(out), packing)
-    return row.unsqueeze(0), None
-
-
-def pack(attention_mask_BT: Tensor, groups: int) -> Packing:
-    """Where the tokens of right-padded texts stand, with at most so many groups in attention."""
-    length_B = attention_mask_BT.sum(dim=1).cpu()
-    first_B = length_B.cumsum(0) - length_B
-    spread, kept = [], []
-    real_N = torch.empty(int(length_B.sum()), dtype=torch.long)
-    start = 0
-    for rows in cut_by_length(length_B.tolist(), groups):
-        length = int(length_B[rows].max())
-        place_L = torch.arange(length)
-        is_real_GL = place_L < length_B[rows, None]
-        token_GL = first_B[rows, None] + torch.minimum(place_L, length_B[rows, None] - 1)
-        padded_GL = start + torch.arange(token_GL.numel()).view_as(token_GL)
-        real_N[token_GL[is_real_GL]] = padded_GL[is_real_GL]
-        mask = None if bool(is_real_GL.all()) else is_real_GL[:, None, None, :]
-        spread.append(token_GL.flatten())
-        kept.append(Group(len(rows), length, mask))
-        start += token_GL.numel()
-    device = attention_mask_BT.device
-    return Packing(
-        first_B.to(device),
-        torch.cat(spread).to(device),
-        real_N.to(device),
-        tuple(
-            group._replace(key_mask_G11L=group.key_mask_G11L.to(device))
-            if group.key_mask_G11L is not None
-            else group
-            for group in kept
-        ),
-    )
+    refuse_other_masks(attention_mask, further)
+    return row_attention(query, key, value, packing, dropout, scaling), None
 
 
 class Packed:
@@ -181,10 +86,11 @@ class Packed:
     Args:
         network: classifier and energy.
         groups: in attention, at most.
+        whole: compute the last layer for all tokens, also where the first ones would do.
     """
 
-    def __init__(self, network: EnergyNetwork, groups: int) -> None:
-        self.network, self.groups = network, groups
+    def __init__(self, network: EnergyNetwork, groups: int, *, whole: bool = False) -> None:
+        self.network, self.groups, self.whole = network, groups, whole
         self.first_position = _first_position(network.encoder)
 
     def __call__(self, tokens: TokenBatch, label_B: Tensor | None = None) -> Scores:
@@ -194,9 +100,18 @@ class Packed:
             tokens: padded input.
             label_B: for energies that read labels, as in `EnergyNetwork.forward`.
         """
-        encoder = self._prepared(self.network.encoder)
-        with encoder.register_forward_hook(_only_first_tokens, with_kwargs=True):
-            return self.network.score(self._inputs(tokens), label_B)
+        encoder, inputs = self._prepared(self.network.encoder), self._inputs(tokens)
+        with (
+            self._last_layer_of(encoder, inputs[PACKING]),
+            encoder.register_forward_hook(_only_first_tokens, with_kwargs=True),
+        ):
+            return self.network.score(inputs, label_B)
+
+    def _last_layer_of(self, encoder: nn.Module, packing: Packing) -> AbstractContextManager[None]:
+        layer = None if self.whole else last_layer(encoder)
+        if layer is None:
+            return nullcontext()
+        return first_tokens_only(layer, packing.first_B, first_token_attention)
 
     def hidden(self, tokens: TokenBatch, encoder: nn.Module | None = None) -> Tensor:
         """Last hidden states of the N tokens of B texts, (N, H), of this encoder or another.
@@ -244,13 +159,18 @@ def _first_position(encoder: nn.Module) -> int:
 def _only_first_tokens(encoder: Any, _: Any, given: dict[str, Any], output: Any) -> Any:
     """What a packed pass hands to the classifier's head: B rows of one token, the texts' first.
 
-    (1, N, H) becomes (B, 1, H), and the pooler, where there is one, reads these.
+    (1, N, H), or (1, B, H) of a last layer that has computed no other, becomes (B, 1, H), and the
+    pooler, where there is one, reads these.
     """
     first_B = given[PACKING].first_B
-    output["last_hidden_state"] = output.last_hidden_state[0, first_B].unsqueeze(1)
+
+    def of_texts(last: Tensor) -> Tensor:
+        return (last[0] if last.shape[1] == len(first_B) else last[0, first_B]).unsqueeze(1)
+
+    output["last_hidden_state"] = of_texts(output.last_hidden_state)
     if output.get("hidden_states") is not None:
-        *earlier, last_1NH = output["hidden_states"]
-        output["hidden_states"] = (*earlier, last_1NH[0, first_B].unsqueeze(1))
+        *earlier, last = output["hidden_states"]
+        output["hidden_states"] = (*earlier, of_texts(last))
     if output.get("pooler_output") is not None:
         output["pooler_output"] = encoder.pooler(output["last_hidden_state"])
     return output
@@ -277,22 +197,28 @@ def _build_packed(network: EnergyNetwork, groups: int) -> Packed | None:
         return None
     was_training = network.training
     network.eval()
-    packed, fits = Packed(network, groups), False
+    fitting = None
     try:
         tokens = _probe(encoder)
         expected = _scores(network, tokens)
-        # In groups of texts that differ in length, too.
-        fits = all(
-            _agree(_scores(one, tokens), expected) for one in (packed, Packed(network, 2), network)
-        )
-    except Exception:
-        # An architecture that cannot be packed says so in whatever way it likes.
-        fits = False
+        for whole in (False, True):
+            # In groups of texts that differ in length, too.
+            tried = [Packed(network, some, whole=whole) for some in (groups, 2)]
+            if fitting is None and all(_fits(one, tokens, expected) for one in (*tried, network)):
+                fitting = tried[0]
     finally:
         network.train(was_training)
-        if not fits:
+        if fitting is None:
             encoder.set_attn_implementation(attention)
-    return packed if fits else None
+    return fitting
+
+
+def _fits(scorer: Any, tokens: TokenBatch, expected: list[Tensor]) -> bool:
+    try:
+        return _agree(_scores(scorer, tokens), expected)
+    except Exception:
+        # An architecture that cannot be packed says so in whatever way it likes.
+        return False
 
 
 def _probe(encoder: Any) -> TokenBatch:

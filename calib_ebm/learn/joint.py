@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from calib_ebm.calibration.metrics import metric_collection
+from calib_ebm.energy.dropout import exchange_dropout
 from calib_ebm.energy.groups import Grouped
 from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.energy.packed import Packed, build_passes
@@ -99,6 +100,7 @@ class JointModule(pl.LightningModule):
         noise_chunk: int | None = None,
     ) -> None:
         super().__init__()
+        exchange_dropout(network)
         self.network = network
         self.loss = loss
         self.optim = optim

@@ -6,7 +6,8 @@ clipping and dropout:
     reference  K + 2 passes of the encoder over B texts, each padded to 128 tokens: one for the
                cross-entropy, one for the energy of the data, one for each of K noise texts a text;
                each with a backward of its own and its graph retained until the step is done
-    ours       as `calib_ebm.train` does it: packed, one pass over all B (K + 1) texts
+    ours       as `calib_ebm.train` does it: packed, one pass over all B (K + 1) texts; of the last
+               layer is computed what first tokens need. The same with the noise in chunks
     floor      one pass over texts that are all of one length, so without a mask or padding: as many
                real tokens, and each sees as many as it does on the mean in the joint step
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,12 +27,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
 from bench.lengths import MAX_LENGTH, joint_batch_of, lengths_of, padded_to
+from bench.memory import peak_of
 from bench.models import SIZES
 from bench.rows import Options, Row, compared, in_turn, say
+from calib_ebm.energy.dropout import exchange_dropout
 from calib_ebm.energy.heads import build_energy
 from calib_ebm.energy.network import EnergyNetwork
-from calib_ebm.energy.packed import Packed, build_passes, pack
-from calib_ebm.learn.joint import score_joint
+from calib_ebm.energy.packed import Packed, build_passes
+from calib_ebm.energy.packing import pack
+from calib_ebm.learn.chunks import backward_of_noise, without_noise
+from calib_ebm.learn.joint import StepScores, score_joint
 from calib_ebm.learn.optimisation import OptimOptions, build_optimizer
 from calib_ebm.loss.joint import JointLoss
 from calib_ebm.shapes import JointBatch, TokenBatch
@@ -39,7 +44,18 @@ from calib_ebm.shapes import JointBatch, TokenBatch
 PART = "step"
 REFERENCE = "theirs: the reference's recipe, K + 2 passes padded to 128, each with its own backward"
 FLOOR = "theirs: the floor, as many real tokens in texts of one length; ratio: ours / theirs"
-LAYERS = "ours: tokens the layers compute, theirs: real ones; ratio: share that is real"
+CHUNKS = (
+    "theirs: ours with trainer.noise_chunk, as many noise texts at a time as data; the ratio is how "
+    "many times as long that takes"
+)
+LAYERS = (
+    "ours: tokens that all layers but the last compute (that one: first tokens, keys and values), "
+    "theirs: real ones; ratio: share that is real"
+)
+MEMORY = (
+    "peak memory of tensors in a step; ours: noise in chunks of B, theirs: K = 1 in one pass; "
+    "ratio: ours / theirs"
+)
 ATTENTION = "ours: pairs of tokens attention computes, theirs: real ones; ratio: share real"
 GROUPS = 8
 """As trainer.length_groups."""
@@ -141,11 +157,28 @@ def _wide(values: Tensor) -> Tensor:
     return values if values.dtype.itemsize >= 4 else values.float()
 
 
-def our_backward(trained: Trained, passes: Any, batch: JointBatch) -> float:
-    """The gradients as the training computes them; the loss."""
+def our_backward(
+    trained: Trained, passes: Any, batch: JointBatch, chunk: int | None = None
+) -> float:
+    """The gradients as the training computes them; the loss.
+
+    Args:
+        trained: ours.
+        passes: its passes.
+        batch: data and noise.
+        chunk: as trainer.noise_chunk.
+    """
+    loss = JointLoss()
     with trained.autocast():
-        scores = score_joint(passes, batch)
-        parts = JointLoss()(scores.logits_BC, batch.label_B, *scores[1:])
+        if chunk is None:
+            scores = score_joint(passes, batch)
+        else:
+            energy_SK = backward_of_noise(
+                passes, batch, loss, chunk, progress=1.0, backward=Tensor.backward
+            )
+            logits_BC, energy_B, _ = score_joint(passes, without_noise(batch))
+            scores = StepScores(logits_BC, energy_B, energy_SK)
+        parts = loss(scores.logits_BC, batch.label_B, *scores[1:])
     parts.total.backward()
     return parts.total.item()
 
@@ -202,11 +235,15 @@ class Setting:
             reference_backward(self.theirs, self.batch)
             self.theirs.move()
 
+        def chunks() -> None:
+            our_backward(self.ours, self.passes, self.batch, len(self.batch.label_B))
+            self.ours.move()
+
         def floor() -> None:
             floor_backward(self.theirs, tokens, label_B)
             self.theirs.move()
 
-        return {"ours": ours, "reference": reference, "floor": floor}
+        return {"ours": ours, "reference": reference, "floor": floor, "chunks": chunks}
 
 
 def build(case: Case, options: Options) -> Setting:
@@ -225,7 +262,7 @@ def build(case: Case, options: Options) -> Setting:
         config.vocab_size,
         config.pad_token_id,
     )
-    ours.train()
+    exchange_dropout(ours.train())
     theirs.train()
     return Setting(Trained(ours, case.bf16), passes, Trained(theirs, case.bf16), batch)
 
@@ -272,6 +309,28 @@ def _share(case: Case, note: str, computed: int, real: int, wanted: str) -> Row:
     return Row(PART, case.name, computed, real, share, share, share, note, "", wanted)
 
 
+def memory(case: Case, options: Options) -> Row:
+    """Peak bytes of tensors in a step's backward: K in chunks of B against K = 1 in one pass."""
+
+    def peak(per_text: int, chunk: int | None) -> float:
+        setting = build(replace(case, per_text=per_text), options)
+        trained, passes, batch = setting.ours, setting.passes, setting.batch
+        return peak_of(lambda: our_backward(trained, passes, batch, chunk)) / 2**20
+
+    chunks, at_once = peak(case.per_text, case.texts), peak(case.per_text, None)
+    return compared(
+        PART,
+        case.name,
+        [chunks],
+        [peak(1, None)],
+        note=MEMORY,
+        unit="MB",
+        wanted="at most 1.5",
+        inverse=True,
+        further={"at once, MB": at_once},
+    )
+
+
 def measure(options: Options) -> list[Row]:
     """The rows of every case that is asked for."""
     check_same()
@@ -283,9 +342,12 @@ def measure(options: Options) -> list[Row]:
         setting = build(case, options)
         rounds = options.rounds or case.rounds
         seconds = in_turn(setting.functions(), rounds, warm_up=1 if rounds > 1 else 0)
-        for row in (*speeds(case, seconds), *shares(case, setting.batch)):
-            against.setdefault(row.note, []).append(row)
+        found = [*speeds(case, seconds), *shares(case, setting.batch)]
         del setting
+        if case.per_text > 1 and case.size != "roberta_base":
+            found.append(memory(case, options))
+        for row in found:
+            against.setdefault(row.note, []).append(row)
     return [row for rows in against.values() for row in rows]
 
 
@@ -304,4 +366,5 @@ def speeds(case: Case, seconds: dict[str, list[float]]) -> list[Row]:
             inverse=True,
             wanted="at most 1.10" if case.size == "minilm" and case.per_text == 8 else "",
         ),
+        compared(PART, case.name, ours, seconds["chunks"], note=CHUNKS),
     ]

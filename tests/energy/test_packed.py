@@ -32,7 +32,8 @@ from transformers import (
 from calib_ebm.energy.groups import Grouped
 from calib_ebm.energy.heads import build_energy
 from calib_ebm.energy.network import EnergyNetwork
-from calib_ebm.energy.packed import ATTENTION, Packed, build_passes, pack, packed_attention
+from calib_ebm.energy.packed import ATTENTION, Packed, build_passes, packed_attention
+from calib_ebm.energy.packing import pack
 from calib_ebm.shapes import TokenBatch
 
 SIZE: dict[str, Any] = {
