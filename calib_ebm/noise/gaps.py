@@ -79,14 +79,16 @@ class GapGrammar:
         """
         place_B = state_B // 3
         # One more symbol, and then MASK and what follows the gap: all but one of the least there.
-        needed_B = written + 1 + self.least_P[place_B] - 1
+        least_B = self.least_P[place_B.clamp(max=len(self.least_P) - 1)]
+        needed_B = written + 1 + least_B - 1
         is_filled_B = (self._symbol(place_B) == self.mask_symbol) & (state_B % 3 == FILLED)
         return torch.where(
             is_filled_B & (needed_B > self.max_symbols), 3 * place_B + MUST_CLOSE, state_B
         )
 
     def _symbol(self, place_B: Tensor) -> Tensor:
-        return self.given_P[place_B]
+        # States behind a guess that was none may lie anywhere; nothing is drawn from them.
+        return self.given_P[place_B.clamp(max=len(self.given_P) - 1)]
 
     def ban(self, logits_BV: Tensor, state_B: Tensor) -> Tensor:
         """Float32 logits: in a gap -inf at what may not follow, else one symbol far above all."""

@@ -85,9 +85,10 @@ class Gpt2Reader:
         """Read further symbols; logits of what follows each, (N, V), row by row."""
         return self._read(ids_BQ, count_B, None)
 
-    def forget(self, length_B: Tensor) -> None:
-        """Go back to where these numbers of symbols had been read."""
-        self.length_B, self.longest = length_B, int(length_B.max())
+    def forget(self, count_B: Tensor) -> None:
+        """Take back the last so many symbols of each row."""
+        self.length_B = self.length_B - count_B
+        self.longest = int(self.length_B.max())
 
     def keep(self, order_B: Tensor) -> None:
         """Go on with these rows only, in this order; a row that keeps its place costs nothing."""

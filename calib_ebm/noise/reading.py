@@ -36,8 +36,8 @@ class Reader(Protocol):
             count_B: how many of them each row has, from 1 to Q; None: all Q. N is their sum.
         """
 
-    def forget(self, length_B: Tensor) -> None:
-        """Go back to where these numbers of symbols had been read."""
+    def forget(self, count_B: Tensor) -> None:
+        """Take back the last so many symbols of each row."""
 
     def keep(self, order_B: Tensor) -> None:
         """Go on with these rows only, in this order."""
@@ -95,9 +95,9 @@ class CacheReader:
         self.cache = out.past_key_values
         return out.logits[:, -1]
 
-    def forget(self, length_B: Tensor) -> None:
-        """Nothing was read that could be taken back."""
-        raise NotImplementedError
+    def forget(self, count_B: Tensor) -> None:
+        """Take nothing back: without drafts there is nothing."""
+        assert not count_B.any(), "it takes no drafts"
 
     def keep(self, order_B: Tensor) -> None:
         """Go on with these rows only."""

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calib_ebm.errors import InputError
+from calib_ebm.noise.drafts import ALWAYS
 from calib_ebm.noise.draw import draw_symbols
 from calib_ebm.noise.filters import Sampling, filtered_log_probs
 from calib_ebm.noise.gaps import GapGrammar
@@ -76,11 +77,16 @@ def exact(
 
 
 def drawn_around(
-    lm: NoiseLm, prefixes: list[list[int]], sampling: Sampling, longest: int, seed: int = 0
+    lm: NoiseLm,
+    prefixes: list[list[int]],
+    sampling: Sampling,
+    longest: int,
+    seed: int = 0,
+    worth: float | None = None,
 ) -> list[list[int]]:
     grammar = GapGrammar(lm.vocabulary, longest).given(prefixes)
     numbers = uniforms(len(prefixes), seed, longest)
-    return draw_symbols(lm, prefixes, numbers, sampling, grammar)
+    return draw_symbols(lm, prefixes, numbers, sampling, grammar, worth)
 
 
 @pytest.mark.parametrize("sampling", FILTERS, ids=str)
@@ -147,6 +153,8 @@ def test_what_is_visible_stays_and_every_gap_is_filled_and_closed(
     prefixes = [gapped(prefix, s) for prefix in given_]
     longest = more + max(len(p) + p.count(s.mask) + 1 for p in prefixes)
     written = drawn_around(lm, prefixes, Sampling(2), longest, seed)
+    # Guesses from the prefix change nothing.
+    assert drawn_around(lm, prefixes, Sampling(2), longest, seed, worth=ALWAYS) == written
     for row, (prefix, text) in enumerate(zip(prefixes, written, strict=True)):
         assert len(text) <= longest and text[-1] == s.end
         assert is_written_along(text, prefix, s)
