@@ -45,8 +45,8 @@ PART = "step"
 REFERENCE = "theirs: the reference's recipe, K + 2 passes padded to 128, each with its own backward"
 FLOOR = "theirs: the floor, as many real tokens in texts of one length; ratio: ours / theirs"
 CHUNKS = (
-    "theirs: ours with trainer.noise_chunk, as many noise texts at a time as data; the ratio is "
-    "how many times as long that takes"
+    "theirs: ours with trainer.noise_chunk, as many noise texts at a time as data; ratio: how "
+    "many times as long that takes"
 )
 LAYERS = (
     "ours: tokens that all layers but the last compute (that one: first tokens, keys and values), "
