@@ -9,7 +9,6 @@ needed, which is not timed.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -56,6 +55,8 @@ def main(name: str, predictions: int) -> None:
     """Update over all, compute, and print what it took."""
     import torch
 
+    from calib_ebm.learn.record import peak_memory_mb
+
     torch.set_num_threads(1)
     metric = METRICS[name]()
     draw = torch.Generator().manual_seed(0)
@@ -72,7 +73,7 @@ def main(name: str, predictions: int) -> None:
     value = metric.compute()
     seconds += time.process_time() - begun
     found = value if isinstance(value, dict) else {name: value}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_memory_mb()
     values = {key: float(each) for key, each in found.items()}
     print(json.dumps({"seconds": seconds, "peak_mb": peak, "values": values}))
 

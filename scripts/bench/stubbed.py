@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import random
-import resource
 import sys
 import time
 from pathlib import Path
@@ -83,6 +82,7 @@ def predict() -> None:
     from calib_ebm.classifier import EnergyClassifier
     from calib_ebm.command import run_command
     from calib_ebm.energy.network import EnergyNetwork
+    from calib_ebm.learn.record import peak_memory_mb
     from calib_ebm.predict import LISTS, SETTINGS
     from calib_ebm.predict import predict as score
     from calib_ebm.usage import Usage
@@ -97,7 +97,8 @@ def predict() -> None:
     models.EnergyClassifier = Stubbed  # type: ignore[misc]
     start = time.perf_counter()
     run_command(Usage("predict", "predict", "", SETTINGS, lists=LISTS), score)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Of this program's own memory: getrusage begins with what the process was when it was forked.
+    peak = peak_memory_mb()
     cpu = time.process_time()
     print(json.dumps({"seconds": time.perf_counter() - start, "cpu": cpu, "peak_mb": peak}))
 

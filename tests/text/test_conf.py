@@ -42,6 +42,7 @@ SMALL = {
     "noise_width",
     "noise_batch_size",
     "bank_epochs",
+    "noise_share",
     "length_groups",
     "nce_weight",
     "nce_ramp",
