@@ -89,7 +89,11 @@ def run_command(usage: Usage, task: Task) -> None:
         # Texts hold whatever there is; a terminal that cannot show it ends no run.
         getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
     if {"-h", "--help"} & {*sys.argv[1:]}:
-        print(usage)
+        try:
+            print(usage, flush=True)
+        except BrokenPipeError:
+            # Whoever reads has read enough, as head does; nor shall Python say so at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     from calib_ebm.settings import compose_and_run
 

@@ -54,3 +54,13 @@ def test_help_of_evaluate_is_not_that_of_train() -> None:
     assert {*choices("evaluate")} == {"calibrator"}
     text, _ = said("evaluate")
     assert "the run folder" in text and "overwrite" not in text
+
+
+def test_help_into_a_pipe_that_closes_is_no_error() -> None:
+    command = [sys.executable, "-m", "calib_ebm.train", "--help"]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=conf_dir().parent, **pipe) as process:  # type: ignore[call-overload]  # the keys are its own
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
