@@ -147,7 +147,7 @@ def draw(priced: Sequence[Priced], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4.4), layout="constrained")
-    for one in priced:
+    for number, one in enumerate(priced):
         mean = mean_of(one.runs, ECE)
         assert mean is not None
         axes.errorbar(
@@ -162,7 +162,8 @@ def draw(priced: Sequence[Priced], path: Path) -> None:
         axes.annotate(
             one.method,
             (one.whole, mean.value),
-            xytext=(6, 5),
+            # Above and below in turn, so that neighbours can be read.
+            xytext=(6, -12 if number % 2 else 5),
             textcoords="offset points",
             fontsize=8,
         )
@@ -173,7 +174,11 @@ def draw(priced: Sequence[Priced], path: Path) -> None:
         where="post",
         color="#c0562f",
         linewidth=1,
+        zorder=0,
+        label="front",
     )
+    axes.legend(frameon=False)
+    axes.margins(x=0.25)
     axes.set_xlabel("price: tuning, drawing and training over plain fine-tuning")
     axes.set_ylabel("top-label ECE, 95% interval over seeds and texts")
     axes.set_ylim(bottom=0)
