@@ -24,7 +24,7 @@ test: $(VENV)/.installed-dev  ## Run the tests (WORKERS=2 processes, ARGS="-k ec
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## Check style, formatting and types
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 

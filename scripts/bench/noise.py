@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from transformers.utils import logging
+
 from bench.generated import generate_symbols
 from bench.lengths import lengths_of
 from bench.rows import Options, Row, compared, in_turn, say
-from transformers.utils import logging
-
 from calib_ebm.noise.draw import draw_symbols
 from calib_ebm.noise.filters import Sampling
 from calib_ebm.noise.grammar import Grammar

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from bench.lengths import LENGTHS
 from bench.models import SIZES
 from bench.rows import Options, Row, compared, in_turn, say
-
 from calib_ebm.energy.encoder import hush, load_encoder
 from calib_ebm.energy.heads import build_energy
 from calib_ebm.energy.network import EnergyNetwork
