@@ -112,6 +112,8 @@ def run_command(usage: Usage, task: Task) -> None:
         complain(f"error: {error}")
         sys.exit(2)
     except JobFailed as failed:
+        if any(word.startswith("hydra/launcher=submitit") for word in sys.argv):
+            complain("What each run said is in runs/.submitit (hydra.sweep.dir), a folder for each.")
         sys.exit(failed.args[0])
     except KeyboardInterrupt:
         complain("Stopped before anything began.")

@@ -219,13 +219,36 @@ def _refusal(error: Exception, config_name: str, typed: Sequence[str]) -> InputE
     )
 
 
+LAUNCHERS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}
+"""Hydra's launchers that come as packages of their own, and our extra that installs each."""
+
+
 def _no_such_choice(missing: str) -> InputError:
     group, _, name = missing.rpartition("/")
+    if group == "hydra/launcher":
+        return _no_such_launcher(name)
     there = group_choices(group)
     return InputError(
         f"There is no {group}={name}.",
         ", ".join(there) or f"nothing: {group} has no choices yet",
         _meant([f"{group}={close}" for close in difflib.get_close_matches(name, there, 1)]),
+    )
+
+
+def _no_such_launcher(name: str) -> InputError:
+    if name in LAUNCHERS:
+        return InputError(
+            f"hydra/launcher={name} is not installed.",
+            "basic, and launchers that are installed",
+            f"pip install 'calib-ebm[{LAUNCHERS[name]}]', or leave it out: the runs of a sweep are "
+            "then made one after another.",
+        )
+    there = ["basic", *LAUNCHERS]
+    close = difflib.get_close_matches(name, there, 1)
+    return InputError(
+        f"There is no hydra/launcher={name}.",
+        ", ".join(there),
+        _meant([f"hydra/launcher={word}" for word in close]),
     )
 
 

@@ -67,8 +67,14 @@ def _git(folder: Path, *words: str) -> str:
 
 
 def command_line() -> str:
-    """The command as it was typed, as far as Python knows."""
-    main = sys.modules.get("__main__")
+    """The command as it was typed, as far as Python knows.
+
+    A launcher's worker is started by another program and has our own first word: the file of the
+    command, which Python writes there for `python -m`.
+    """
+    main, typed = sys.modules.get("__main__"), Path(sys.argv[0])
+    if typed.parent == Path(__file__).parents[1] and typed.suffix == ".py":
+        return shlex.join(["python", "-m", f"calib_ebm.{typed.stem}", *sys.argv[1:]])
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name != "__main__":
         return shlex.join(["python", "-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]])

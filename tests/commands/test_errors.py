@@ -19,6 +19,7 @@ from calib_ebm.command import guarded, wrapped
 from calib_ebm.draw_noise import draw_noise
 from calib_ebm.errors import InputError, Interrupted
 from calib_ebm.learn.joint import JointModule
+from calib_ebm.settings import _no_such_choice
 from calib_ebm.train import train
 from calib_ebm.tune_noise import tune_noise
 
@@ -198,7 +199,15 @@ BAD_WORDS = {
     "sst2": "'sst2' cannot be read as a setting.",
     "task.text=[": "'task.text=[' cannot be read as a setting.",
     "+energy=none": "cannot be composed",
+    "hydra/launcher=jobib": "There is no hydra/launcher=jobib. allowed: basic, joblib, submitit_l",
 }
+
+
+def test_a_launcher_that_is_not_installed_is_named_with_its_extra() -> None:
+    """Here all of them are installed: what Hydra would say of one is handed over."""
+    said = " ".join(str(_no_such_choice("hydra/launcher/submitit_slurm")).split())
+    assert "hydra/launcher=submitit_slurm is not installed." in said
+    assert "pip install 'calib-ebm[slurm]'" in said
 
 
 def test_what_is_typed_wrongly(tmp_path: Path) -> None:

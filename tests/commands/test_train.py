@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from calib_ebm.report.files import read_run
@@ -141,3 +142,20 @@ def test_a_sweep_makes_a_folder_for_each_and_goes_on_after_a_failure(
     ids = [path.name.rpartition("-")[2] for path in offline]
     assert ids[0] != ids[1]
     assert all(any(path.glob("*.wandb")) for path in offline)
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_hydras_launchers_make_the_runs_of_a_sweep(
+    launcher: str, terminal: Any, short: tuple[str, ...]
+) -> None:
+    """In processes of their own; one that fails is said, and does not stop the other."""
+    sweep = (f"hydra/launcher={launcher}", "energy=none", "task.max_length=32,4")
+    done = terminal.type("train", *short, "-m", *sweep)
+    assert done.code == 2, done.err
+    runs = terminal.folder / "runs"
+    logs = "".join(path.read_text() for path in runs.glob(".submitit/*/*.err"))
+    assert "error: task.max_length is 4." in (done.err if launcher == "joblib" else logs)
+    assert ("in runs/.submitit" in done.err) == (launcher == "submitit_local")
+    (folder,) = [path.parent for path in runs.glob("*/report.html")]
+    typed = shlex.split(read_run(folder).run.command)
+    assert typed[:3] == ["python", "-m", "calib_ebm.train"] and "task.max_length=32" in typed
