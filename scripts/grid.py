@@ -1,9 +1,9 @@
-"""Tasks x methods x K x seeds, run one after another; stopped and started again it goes on.
+"""Tasks x methods x K x seeds, one run after another or several at once; stopped, it goes on.
 
     python scripts/grid.py scripts/grids/paper.yaml runs/paper
     python scripts/grid.py scripts/grids/paper.yaml runs/paper --status
     python scripts/grid.py scripts/grids/small.yaml runs/small --only cola glue=GLUE trainer=cpu
-    python scripts/grid.py scripts/grids/small.yaml runs/small --tables tables/small
+    python scripts/grid.py scripts/grids/small.yaml runs/small --tables tables/small --at-once 2
 
 A grid is a YAML file: `common`, `tasks`, `methods` (each a list of settings of calib_ebm.train),
 `per_text` (K, for methods with noise) and `seeds`. Seeds come last, so that a grid that is stopped
@@ -25,8 +25,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import yaml
@@ -179,6 +181,39 @@ def make(run: Run, runs: Path, further: Sequence[str]) -> bool:
     return done.returncode == 0
 
 
+def make_all(runs: Sequence[Run], given: argparse.Namespace, further: Sequence[str]) -> None:
+    """Make what is missing, `given.at_once` runs at a time, and keep the tables of what is there.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C, which each run gets as well; none is begun after it.
+    """
+    stopped = Event()
+
+    def one(number: int, run: Run) -> None:
+        if stopped.is_set() or given.status or now(run, given) == "complete":
+            return
+        print(f"{number} of {len(runs)}: {run.name}", flush=True)
+        try:
+            if not make(run, given.runs, further):
+                print(f"  failed; see {given.runs / run.name}.log", flush=True)
+        except KeyboardInterrupt:
+            # Here, for the main thread would be told too late: a free one begins the next at once.
+            stopped.set()
+            raise
+
+    with ThreadPoolExecutor(given.at_once) as pool:
+        begun = [pool.submit(one, number, run) for number, run in enumerate(runs, 1)]
+        try:
+            for run, work in zip(runs, begun, strict=True):
+                work.result()
+                # Here, one after another: costs.json is one file.
+                if given.tables and state(run.folder(given.runs)) == "complete":
+                    keep(run, given.runs, given.tables)
+        except KeyboardInterrupt:
+            stopped.set()
+            raise
+
+
 def main() -> int:
     """Make what is missing; 0 when the grid is whole."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -189,8 +224,11 @@ def main() -> int:
         "--only", action="append", default=[], metavar="NAME", help="a task or method; repeatable"
     )
     parser.add_argument("--tables", type=Path, help="a folder for the predictions alone")
+    parser.add_argument("--at-once", type=int, default=1, metavar="N", help="runs at a time")
     parser.add_argument("settings", nargs="*", help="name=value: for {name} of the grid, or of all")
     given = parser.parse_intermixed_args()
+    if given.at_once < 1:
+        parser.error(f"--at-once is {given.at_once}; a number from 1 is allowed")
     try:
         grid = read_grid(given.grid)
         values = dict(word.split("=", 1) for word in given.settings if "=" in word)
@@ -202,13 +240,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     try:
-        for number, run in enumerate(runs, 1):
-            if not given.status and now(run, given) != "complete":
-                print(f"{number} of {len(runs)}: {run.name}", flush=True)
-                if not make(run, given.runs, further):
-                    print(f"  failed; see {given.runs / run.name}.log", flush=True)
-            if given.tables and state(run.folder(given.runs)) == "complete":
-                keep(run, given.runs, given.tables)
+        make_all(runs, given, further)
     except KeyboardInterrupt:
         print("Stopped; the same command goes on.", file=sys.stderr)
         return 130

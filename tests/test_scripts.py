@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import runpy
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hydra import compose, initialize_config_dir
 from pyarrow import parquet
 
@@ -92,7 +95,7 @@ def test_a_grid_names_its_runs_and_those_with_noise_once_for_each_k(tmp_path: Pa
 
 
 def test_a_grid_goes_on_after_a_failure_and_leaves_finished_runs_alone(tmp_path: Path) -> None:
-    words = ("--only", "none", "--only", "broken", *SMALL)
+    words = ("--only", "none", "--only", "broken", "--at-once", "2", *SMALL)
     first = grid(tmp_path, *words)
     assert first.returncode == 1
     assert "2 of 4 runs are complete." in first.stdout
@@ -122,6 +125,29 @@ def test_a_grid_goes_on_from_the_tables_alone(tmp_path: Path) -> None:
     assert again.returncode == 0 and again.stdout == "2 of 2 runs are complete.\n"
     assert not (tmp_path / "runs").exists()
     assert json.loads((kept / "costs.json").read_text()) == costs
+
+
+def test_runs_are_made_at_once_and_none_is_begun_after_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import grid as script
+
+    runs = [script.Run("embedded", "none", seed, ()) for seed in range(6)]
+    given = argparse.Namespace(runs=tmp_path, tables=None, status=False, at_once=2)
+    together, begun = threading.Barrier(2, timeout=60), []
+
+    def make(run: Any, *_: Any) -> bool:
+        begun.append(run.seed)
+        together.wait()  # none gets further unless two are here
+        if len(begun) == 4:
+            raise KeyboardInterrupt
+        return True
+
+    monkeypatch.setattr(script, "make", make)
+    with pytest.raises(KeyboardInterrupt):
+        script.make_all(runs, given, ())
+    assert sorted(begun) == [0, 1, 2, 3]
 
 
 def test_noise_that_was_taken_over_costs_what_it_cost_the_run_that_made_it(tmp_path: Path) -> None:
