@@ -17,7 +17,7 @@ from pytorch_lightning.loggers.logger import Logger
 from calib_ebm.classifier import EnergyClassifier
 from calib_ebm.energy.lora import merge_lora
 from calib_ebm.errors import InputError, Interrupted
-from calib_ebm.learn.chunks import check_chunk
+from calib_ebm.learn.chunks import check_chunk, is_sharded
 from calib_ebm.learn.data import JointData
 from calib_ebm.learn.early import ReadTask, finished, require_same_data
 from calib_ebm.learn.fit import fit
@@ -44,6 +44,7 @@ from calib_ebm.learn.record import (
     say_and_record,
     versions,
 )
+from calib_ebm.learn.sharding import whole_state
 from calib_ebm.loss.joint import JointLoss
 from calib_ebm.names import FACTS
 from calib_ebm.ranks import is_first_process
@@ -169,7 +170,7 @@ def _trained(
         if (model / FACTS).exists():
             stage["skipped"] = True
             return EnergyClassifier.from_pretrained(model)
-        network = build_network(config, material)
+        network, sharded = build_network(config, material), is_sharded(config["trainer"])
         language, notes = build_language_task(config, material.tokenizer, network)
         say_and_record(recorder, say, *notes)
         module = JointModule(
@@ -182,6 +183,7 @@ def _trained(
             length_groups=int(config["trainer"]["length_groups"]),
             language=language,
             noise_chunk=check_chunk(config["trainer"]),
+            one_pass=sharded,
         )
         data = JointData(
             material.tokenizer,
@@ -196,6 +198,10 @@ def _trained(
         )
         note = partial(say_and_record, recorder, say)
         trainer = fit(module, data, config["trainer"], folder, dashboard, say, note)
+        if sharded:
+            weights = whole_state(network)
+            network = build_network(config, material)
+            network.load_state_dict(weights)
         network.to(trainer.strategy.root_device)
         merge_lora(network.classifier)
         classifier = EnergyClassifier(
