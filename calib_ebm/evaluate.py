@@ -2,7 +2,7 @@
 
 The calibrator is fitted on the run's fit half, never on what is reported. Several runs are
 measured as an ensemble, the mean of their probabilities. A stored table of predictions is measured
-without a model.
+without a model. Processes that torchrun or srun start share the scoring.
 
     python -m calib_ebm.evaluate run=runs/... calibrator=none
     python -m calib_ebm.evaluate run=runs/... data=reviews.csv text=review
@@ -52,6 +52,8 @@ def evaluate(config: dict[str, Any]) -> None:
     from calib_ebm.report.console import stress_tables
 
     done = evaluation.evaluate(config, say)
+    if not done.folders:
+        return  # this process has only helped
     if done.stress:
         show_stress(done.home, stress_tables(done.stress))
         return

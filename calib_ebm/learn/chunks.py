@@ -71,6 +71,11 @@ def backward_of_noise(
     return torch.cat(energies).view(texts, per_text)
 
 
+def is_sharded(trainer: Mapping[str, Any]) -> bool:
+    """Whether the settings of a trainer cut the weights into shards."""
+    return str(trainer["strategy"]).startswith(SHARDED)
+
+
 def check_chunk(trainer: Mapping[str, Any]) -> int | None:
     """`trainer.noise_chunk`: noise texts of a chunk, or None for all of a step at once.
 
@@ -87,7 +92,7 @@ def check_chunk(trainer: Mapping[str, Any]) -> int | None:
             "null, or a whole number from 1: noise texts that are backpropagated together",
             "Set trainer.noise_chunk=32, or null where memory is not short.",
         )
-    if strategy.startswith(SHARDED):
+    if is_sharded(trainer):
         raise InputError(
             f"trainer.noise_chunk is {value} and trainer.strategy is {strategy!r}.",
             "chunks with auto or ddp; sharded weights without chunks",

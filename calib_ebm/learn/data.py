@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset
 
 from calib_ebm.errors import InputError
+from calib_ebm.learn.sharding import Sharded
 from calib_ebm.shapes import Encoded, JointBatch
 from calib_ebm.tokens.collate import joint_batch
 from calib_ebm.tokens.order import OnceBatches, Place, StepBatches, TrainOrder
@@ -140,6 +141,17 @@ class JointData(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[JointBatch]:
         """The fit half, each text once over all ranks."""
         assert self.trainer is not None
+        world = self.trainer.world_size
+        # Ranks that share their weights encode in step: as many batches on each.
+        if isinstance(self.trainer.strategy, Sharded) and (
+            len(self.fit) < world or self.eval_batch_size < 2
+        ):
+            raise InputError(
+                f"The fit half has {len(self.fit)} texts and trainer.eval_batch_size is "
+                f"{self.eval_batch_size}, for {world} processes that share their weights.",
+                "a text for each process, and batches of 2 or more",
+                "Set trainer.eval_batch_size=64, start fewer processes, or set trainer=ddp.",
+            )
         return evaluation_loader(
             self.tokenizer,
             self.fit,

@@ -36,6 +36,7 @@ from calib_ebm.learn.finished import (
     own_task,
 )
 from calib_ebm.learn.measure import Measured, Scored, check_calibration, predictions_of
+from calib_ebm.learn.processes import place_of
 from calib_ebm.learn.quiet import quieten
 from calib_ebm.learn.scoring import Scorer, require_dropout
 from calib_ebm.learn.stress import (
@@ -57,6 +58,7 @@ from calib_ebm.learn.tables import (
     stored_run,
     tables_in,
 )
+from calib_ebm.learn.team import ALONE, Team
 from calib_ebm.report.files import CONFIG
 from calib_ebm.report.records import Truth
 from calib_ebm.report.stress import CSV as STRESS
@@ -76,8 +78,15 @@ class Done(NamedTuple):
     """The rows of these folders in stress.csv."""
 
 
+NOTHING = Done((), Path())
+"""Of processes that only help."""
+
+
 def evaluate(config: Config, say: Say) -> Done:
     """Measure what `table` or `run` names.
+
+    Processes that torchrun or srun has started share the scoring; the first one writes, and only
+    it returns folders.
 
     Args:
         config: resolved settings of `conf/evaluate.yaml`.
@@ -88,10 +97,22 @@ def evaluate(config: Config, say: Say) -> Done:
     """
     quieten()
     check_asked(config)
+    world = place_of(os.environ).world
+    if world == 1:
+        return _evaluate(config, say, ALONE)
+    from calib_ebm.learn.meeting import as_launched, team_of
+
+    with team_of(as_launched(world), say) as team:
+        return _evaluate(config, say, team)
+
+
+def _evaluate(config: Config, say: Say, team: Team) -> Done:
     if config["table"] is not None:
-        return evaluate_tables(config, say)
+        return evaluate_tables(config, say) if team.first else NOTHING
     paths = find_paths(config["run"], "run", holding=CONFIG)
     if len(paths) > 1 and not any(config[name] is not None for name in NEW):
+        if not team.first:
+            return NOTHING
         source = ensemble([stored_run(path) for path in paths], paths)
         name = f"test-{config['calibrator']['name']}-ensemble-{len(paths)}"
         out = (
@@ -101,7 +122,7 @@ def evaluate(config: Config, say: Say) -> Done:
         )
         say(f"The mean of {len(paths)} runs' stored probabilities; no model is loaded.")
         return Done((_write(out, source, config, say),), out)
-    return evaluate_runs(paths, config, say)
+    return evaluate_runs(paths, config, say, team)
 
 
 # ---------------------------------------------------------------------------------------- tables
@@ -188,8 +209,10 @@ class _Case:
         return "-".join(parts)
 
 
-def evaluate_runs(paths: Sequence[Path], config: Config, say: Say) -> Done:
+def evaluate_runs(paths: Sequence[Path], config: Config, say: Say, team: Team = ALONE) -> Done:
     """Score the run's fit half, its clean set and the other sets, with the model or the models.
+
+    The processes of a team score together, and the first of them writes.
 
     Raises:
         InputError: when there is no model, or for whatever is wrong with the data.
@@ -210,6 +233,11 @@ def evaluate_runs(paths: Sequence[Path], config: Config, say: Say) -> Done:
     places = {
         each.name: home if alone else home / case.folder_name(each, calibrator) for each in written
     }
+    if not team.first:
+        scores = _Scores(case, say)
+        for each in (clean, *others):
+            scores.of(each)
+        return NOTHING
     if others and (home / STRESS).is_file():
         read_stress(home)  # one that is broken is said now, not after the work
     for place in places.values():

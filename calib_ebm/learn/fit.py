@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.strategies import DDPStrategy
 
 from calib_ebm.errors import InputError
 from calib_ebm.learn.callbacks import KeepLast, LineProgress, StepBar
@@ -20,11 +22,14 @@ from calib_ebm.learn.data import JointData
 from calib_ebm.learn.history import HistoryLogger
 from calib_ebm.learn.joint import JointModule
 from calib_ebm.learn.poscal import table_callbacks
+from calib_ebm.learn.sharding import Sharded
 
 JOINT_NUMBERS = {"ce": "loss/ce", "nce": "loss/nce", "gap": "energy/gap", "ece": "val/cal/ece"}
 """What stands beside the progress bar."""
 
 Say = Callable[[str], None]
+PATIENCE = timedelta(minutes=10)
+"""After which a process that waits for another gives up; one that has died is noticed earlier."""
 
 
 def precision(wanted: str) -> Any:
@@ -38,6 +43,17 @@ def precision(wanted: str) -> Any:
 def progress(what: str, numbers: dict[str, str], say: Say) -> Callback:
     """A bar on a terminal, lines elsewhere."""
     return StepBar(what, numbers) if sys.stderr.isatty() else LineProgress(what, numbers, say)
+
+
+def build_strategy(config: Mapping[str, Any]) -> Any:
+    """The strategy of `trainer.strategy`; what is not ours goes to Lightning by its name."""
+    name = config["strategy"]
+    backend = "gloo" if config["accelerator"] == "cpu" else None
+    if name == "ddp":
+        return DDPStrategy(process_group_backend=backend, timeout=PATIENCE)
+    if name == "fsdp":
+        return Sharded(backend, PATIENCE)
+    return name
 
 
 def build_trainer(
@@ -55,38 +71,51 @@ def build_trainer(
     """
     if config.get("threads"):
         torch.set_num_threads(int(config["threads"]))
-    strategy = config["strategy"]
-    if strategy == "ddp" and config["accelerator"] == "cpu":
-        from pytorch_lightning.strategies import DDPStrategy
+    return bare_trainer(
+        config,
+        max_steps=steps,
+        gradient_clip_val=config["gradient_clip_val"],
+        val_check_interval=max(1, steps // max(1, int(config["measurements"]))),
+        # The training is one epoch to Lightning, whose count over epochs is one too high after
+        # a checkpoint written at the start of a step; its count within the epoch is right.
+        check_val_every_n_epoch=1,
+        num_sanity_val_steps=0,
+        log_every_n_steps=max(1, min(int(config["log_every"]), steps)),
+        logger=loggers or False,
+        callbacks=callbacks,
+        default_root_dir=folder,
+        enable_progress_bar=any(isinstance(c, StepBar) for c in callbacks),
+    )
 
-        strategy = DDPStrategy(process_group_backend="gloo")
+
+def bare_trainer(config: Mapping[str, Any], **further: Any) -> pl.Trainer:
+    """A Lightning trainer on what `trainer=` names; it starts nothing before it fits.
+
+    Args:
+        config: the `trainer` group.
+        further: of Lightning's trainer.
+
+    Raises:
+        InputError: when the machine has not what `trainer=` asks for.
+    """
+    options = {"logger": False, "enable_progress_bar": False, **further}
     try:
         return pl.Trainer(
             accelerator=config["accelerator"],
             devices=config["devices"],
             num_nodes=config["num_nodes"],
-            strategy=strategy,
+            strategy=build_strategy(config),
             precision=precision(str(config["precision"])),
-            max_steps=steps,
-            gradient_clip_val=config["gradient_clip_val"],
-            val_check_interval=max(1, steps // max(1, int(config["measurements"]))),
-            # The training is one epoch to Lightning, whose count over epochs is one too high after
-            # a checkpoint written at the start of a step; its count within the epoch is right.
-            check_val_every_n_epoch=1,
-            num_sanity_val_steps=0,
-            log_every_n_steps=max(1, min(int(config["log_every"]), steps)),
-            logger=loggers or False,
-            callbacks=callbacks,
-            default_root_dir=folder,
             enable_checkpointing=False,
             enable_model_summary=False,
-            enable_progress_bar=any(isinstance(c, StepBar) for c in callbacks),
             use_distributed_sampler=False,
+            **options,
         )
     except (pl.utilities.exceptions.MisconfigurationException, ValueError) as error:
         raise InputError(
             f"trainer cannot be built: {str(error).splitlines()[0]}",
-            "trainer=auto, cpu, gpu, ddp or ddp_cpu, with devices that this machine has",
+            "trainer=auto, cpu, gpu, ddp, ddp_cpu, fsdp or fsdp_cpu, with devices that this "
+            "machine has",
             "Choose trainer=auto, or correct the trainer.* setting that is named.",
         ) from error
 

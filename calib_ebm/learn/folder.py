@@ -20,6 +20,19 @@ from calib_ebm.report.atomic import write_text_atomic
 
 NOT_OF_THE_RUN = ("run_dir", "cache_dir", "overwrite", "logger", "hydra")
 """Settings that change where things go, but no number."""
+WHERE_IT_RUNS = frozenset(
+    f"trainer.{name}"
+    for name in (
+        "accelerator",
+        "devices",
+        "num_nodes",
+        "strategy",
+        "workers",
+        "threads",
+        "checkpoint_every",
+    )
+)
+"""Settings with which a run that was begun with others goes on: on fewer processes, say."""
 PRODUCTS = (
     "config.yaml",
     "run.json",
@@ -166,12 +179,14 @@ def _broken(path: Path, why: str) -> InputError:
 
 def _require_same(config: Config, path: Path) -> None:
     there = read_config(path)
-    changed = sorted(_differences(_kept(there), _kept(config)))
+    differences = {*_differences(_kept(there), _kept(config))}
+    changed = sorted(differences - WHERE_IT_RUNS)
     if changed:
         raise InputError(
             f"{path.parent} holds a run with other settings ({', '.join(changed[:6])}"
             f"{' ...' if len(changed) > 6 else ''}).",
-            "an empty folder, or one of a run with the very same settings, which then goes on",
+            "an empty folder, or one of a run with the very same settings, which then goes on, on "
+            "other devices too",
             "Give another folder with run_dir=..., or add overwrite=true to replace that run.",
         )
 

@@ -19,6 +19,7 @@ from calib_ebm.errors import TrainingFailed
 from calib_ebm.learn.chunks import backward_of_noise, without_noise
 from calib_ebm.learn.language import LanguageTask
 from calib_ebm.learn.optimisation import OptimOptions, build_optimizer, starting_weights
+from calib_ebm.learn.sharding import shard
 from calib_ebm.loss.joint import JointLoss, LossParts, with_terms
 from calib_ebm.loss.nce import nce_accuracy
 from calib_ebm.shapes import JointBatch, TokenBatch
@@ -84,6 +85,7 @@ class JointModule(pl.LightningModule):
         language: joint masked-LM learning, or None.
         noise_chunk: noise texts that are backpropagated together, see `chunks.py`; None: all at
             once, together with the data.
+        one_pass: where texts cannot be packed, encode all in one pass and not in groups.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class JointModule(pl.LightningModule):
         length_groups: int = 1,
         language: LanguageTask | None = None,
         noise_chunk: int | None = None,
+        one_pass: bool = False,
     ) -> None:
         super().__init__()
         exchange_dropout(network)
@@ -108,13 +111,25 @@ class JointModule(pl.LightningModule):
         self.language = language
         self.noise_chunk = noise_chunk
         self.pooled = PooledHead(network.classifier) if loss.label.needs_head else None
-        # Mixing looks back at the one pass in which all texts were.
-        self.passes = build_passes(network, length_groups, one=self.pooled is not None)
+        # Mixing looks back at the one pass in which all texts were; processes that share weights
+        # must make as many passes each.
+        self.passes = build_passes(network, length_groups, one=one_pass or self.pooled is not None)
         # Taken now: a checkpoint is loaded before the optimiser is made.
         self._towards = (
             starting_weights(network.encoder) if optim.decay_towards == "pretrained" else None
         )
         self.val_metrics = metric_collection(classes, metrics)
+        self._is_sharded = False
+
+    def configure_model(self) -> None:
+        """Cut the weights into shards, where the strategy has a mesh of processes for it."""
+        if self._device_mesh is None or self._is_sharded:
+            return
+        self._is_sharded = True
+        shard(self, self.network, self._device_mesh["data_parallel"])
+        if self._towards is not None:
+            # The parameters are others now.
+            self._towards = starting_weights(self.network.encoder)
 
     def configure_optimizers(self) -> Any:
         """AdamW with linear warm-up and decay."""
@@ -226,6 +241,11 @@ class JointModule(pl.LightningModule):
         """Accuracy and calibration on the fit half; nothing is selected by it."""
         scores = score_joint(self.passes, batch)
         self.val_metrics.update(scores.logits_BC.double().softmax(dim=-1), batch.label_B)
+
+    def scored_logits(self, tokens: TokenBatch) -> Tensor:
+        """Logits of B texts, (B, C), outside of a step: here the weights are whole, too."""
+        logits_BC: Tensor = self.network(tokens).logits_BC
+        return logits_BC
 
     def on_validation_epoch_end(self) -> None:
         """Log what was accumulated, over all ranks."""

@@ -36,20 +36,30 @@ class Scored:
     energy_N: Tensor | None
 
 
+def place_among_ranks() -> tuple[int, int]:
+    """This process's rank, and how many there are."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def of_all_ranks(mine: Any) -> list[Any]:
+    """What each rank gives here, by rank, in all of them."""
+    world = place_among_ranks()[1]
+    parts: list[Any] = [mine] if world == 1 else [None] * world
+    if world > 1:
+        torch.distributed.all_gather_object(parts, mine)
+    return parts
+
+
 def score_set(classifier: EnergyClassifier, texts: Sequence[Encoded]) -> Scored:
     """Score texts, each on one rank and each once; every rank gets all of it.
 
     Ranks share the work by turns in the order of lengths; what they gather is put back by row, so
     that no sampler can repeat a text and the numbers do not depend on how many ranks there are.
     """
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    rank = torch.distributed.get_rank() if distributed else 0
-    world = torch.distributed.get_world_size() if distributed else 1
-    mine = classifier.score_encoded(texts, rank, world)
-    parts: list[Any] = [mine]
-    if world > 1:
-        parts = [None] * world
-        torch.distributed.all_gather_object(parts, mine)
+    mine = classifier.score_encoded(texts, *place_among_ranks())
+    parts = of_all_ranks(mine)
     rows = torch.cat([part.rows for part in parts])
     assert torch.equal(rows.sort().values, torch.arange(len(texts))), "each text is scored once"
     order = rows.argsort()

@@ -12,11 +12,13 @@ import numpy as np
 from torch import Tensor
 
 from calib_ebm.learn.checkpoints import find_checkpoint
-from calib_ebm.learn.fit import precision, progress
+from calib_ebm.learn.fit import progress
+from calib_ebm.learn.meeting import team_of
 from calib_ebm.learn.noise_tuning import tune
 from calib_ebm.learn.prepare import Material, Plan, load_material, plan_training
 from calib_ebm.learn.quiet import quieten
 from calib_ebm.learn.record import RunRecorder, say_and_record
+from calib_ebm.learn.team import ALONE, Team
 from calib_ebm.noise.bank import NoiseBank
 from calib_ebm.noise.lm import NoiseLm
 from calib_ebm.noise.modes import Mode
@@ -175,15 +177,19 @@ def noise_task(material: Material) -> NoiseTask:
     )
 
 
-def tuned_lm(config: Config, material: Material, say: Say, note: Say) -> TunedLm:
-    """The tuned noise model, found or tuned."""
+def tuned_lm(
+    config: Config, material: Material, say: Say, note: Say, team: Team = ALONE
+) -> TunedLm:
+    """The tuned noise model, found or tuned, by all processes of a team together."""
     return ensure_noise_lm(
         config["noise"],
         noise_task(material),
         Path(str(config["cache_dir"])),
         int(config["seed"]),
-        partial(_tune, config=config, say=say, note=note),
+        partial(_tune, config=config, say=say, note=note, team=team),
         say,
+        first=team.first,
+        told=team.told,
     )
 
 
@@ -199,6 +205,7 @@ def _tune(
     config: Config,
     say: Say,
     note: Say,
+    team: Team,
 ) -> TuningResult:
     """Tune with a progress bar and a checkpoint to go on from."""
     resume, broken = find_checkpoint(folder)
@@ -207,6 +214,10 @@ def _tune(
     if resume is not None:
         say("Going on with the tuning of the noise model.")
     trainer = config["trainer"]
+    where = {name: trainer[name] for name in ("accelerator", "precision")}
+    if team.world > 1:
+        # A noise model is small beside what needs its weights in shards.
+        where |= {name: trainer[name] for name in ("devices", "num_nodes")} | {"strategy": "ddp"}
     return tune(
         noise_lm,
         train,
@@ -216,10 +227,8 @@ def _tune(
         folder,
         seed,
         callbacks=[progress("tuning noise", TUNING_NUMBERS, say)],
-        trainer={
-            "accelerator": trainer["accelerator"],
-            "precision": precision(str(trainer["precision"])),
-        },
+        trainer=where,
+        team=team,
     )
 
 
@@ -239,7 +248,7 @@ def drawn_banks(
 
 
 def supply_noise(
-    config: Config, material: Material, plan: Plan, recorder: RunRecorder, say: Say
+    config: Config, material: Material, plan: Plan, recorder: RunRecorder, say: Say, team: Team
 ) -> NoiseSupply | None:
     """Tune and draw what is missing; None for plain fine-tuning.
 
@@ -250,7 +259,7 @@ def supply_noise(
     if config["energy"]["name"] == "none":
         return None
     with recorder.stage("tune_noise") as stage:
-        lm = tuned_lm(config, material, say, partial(say_and_record, recorder, say))
+        lm = tuned_lm(config, material, say, partial(say_and_record, recorder, say), team)
         stage["skipped"] = lm.reused
     with recorder.stage("draw_noise") as stage:
         (bank, found), (held_out, _) = drawn_banks(config, material, plan, lm, say)
@@ -290,8 +299,9 @@ def supply_noise(
 def only_tune(config: Config, task: TaskData, say: Say) -> Path:
     """Tune the noise model of a task, read with these settings, if it is missing; its folder."""
     quieten()
-    material = load_material(config, task, say)
-    lm = tuned_lm(config, material, say, partial(say_and_record, None, say))
+    with team_of(config["trainer"], say) as team:
+        material = load_material(config, task, say)
+        lm = tuned_lm(config, material, say, partial(say_and_record, None, say), team)
     perplexity = lm.manifest["perplexity"]
     say("found, nothing was tuned" if lm.reused else f"tuned in {lm.seconds:.0f} s")
     if perplexity is not None:
@@ -302,10 +312,11 @@ def only_tune(config: Config, task: TaskData, say: Say) -> Path:
 def only_draw(config: Config, task: TaskData, say: Say) -> list[Path]:
     """Draw the noise that a training on a task needs; the folders of both banks."""
     quieten()
-    material = load_material(config, task, say)
-    plan = plan_training(config, material)
-    lm = tuned_lm(config, material, say, partial(say_and_record, None, say))
-    banks = drawn_banks(config, material, plan, lm, say)
+    with team_of(config["trainer"], say) as team:
+        material = load_material(config, task, say)
+        plan = plan_training(config, material)
+        lm = tuned_lm(config, material, say, partial(say_and_record, None, say), team)
+        banks = drawn_banks(config, material, plan, lm, say)
     held_out = banks[1][0]
     for row in range(min(5, len(held_out))):
         say(f"  {_words(material, held_out[row])}")

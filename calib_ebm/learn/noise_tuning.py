@@ -2,206 +2,42 @@
 
 Everything random is a function of (seed, step) or of (seed, epoch, text): the batch of a step, its
 masks, its dropout. So tuning that was interrupted goes on, and ends with the very weights it would
-have had.
+have had. Several processes share each batch; the loss is that of the whole batch, a mean over its
+targets, of which one process may have more than another.
 """
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers.logger import Logger
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from calib_ebm.errors import InputError, TrainingFailed
 from calib_ebm.learn.callbacks import KeepLast, StepBar
 from calib_ebm.learn.checkpoints import find_checkpoint
+from calib_ebm.learn.fit import bare_trainer
 from calib_ebm.learn.joint import mixed_seed
+from calib_ebm.learn.noise_batches import LmBatch, LmBatches
+from calib_ebm.learn.noise_perplexity import nll_sum, perplexity
 from calib_ebm.learn.optimisation import OptimOptions, build_optimizer, count_steps
-from calib_ebm.noise.fill import fill_batch
+from calib_ebm.learn.team import ALONE, Team
 from calib_ebm.noise.lm import NoiseLm
-from calib_ebm.noise.masking import MEASURING, TUNING, stream
-from calib_ebm.noise.modes import Lengths, Lesson, MlmFill, Mode, fit_text
-from calib_ebm.noise.padding import length_batches, pad_right
+from calib_ebm.noise.modes import Lengths, Mode
 from calib_ebm.noise.tuned import TuningResult
 from calib_ebm.shapes import Encoded
 from calib_ebm.tokens.order import Place, StepBatches, TrainOrder
 
-EVAL_BATCH = 16
-"""Texts measured at once: the logits of GPT-2 at 128 targets of a text take 25 MB."""
-
-
-class LmBatch(NamedTuple):
-    """What the noise model reads, and which of its symbols it is asked for.
-
-    `target_BT` holds at each place the symbol to be predicted there, or `IGNORED`.
-    """
-
-    input_ids_BT: Tensor
-    target_BT: Tensor
-    mask_BT: Tensor | None
-    """1 for symbols, 0 for padding; None where causal attention makes it needless."""
-    types_BT: Tensor | None
-    wanted: int
-    """Targets, those left out because the noise model does not know them included."""
-
-
-IGNORED = -100
-
-
-class LmBatches:
-    """Builds batches in the way of a mode.
-
-    Args:
-        lm: the noise model: its vocabulary and, for a masked LM, its frame.
-        texts: encoded texts.
-        mode: what is given and what is written.
-        lengths: of prefix and target.
-        seed: of the masks.
-    """
-
-    def __init__(
-        self, lm: NoiseLm, texts: Sequence[Encoded], mode: Mode, lengths: Lengths, seed: int
-    ) -> None:
-        self.lm, self.mode, self.seed = lm, mode, seed
-        pairs = bool(texts) and texts[0].ids_b is not None
-        budget = lengths.budget(pairs, mode)
-        self.texts = [fit_text(lm.vocabulary.text(text), budget) for text in texts]
-
-    def lengths(self) -> list[int]:
-        """Tokens of each text."""
-        return [len(text.ids_a) + len(text.ids_b or ()) for text in self.texts]
-
-    def build(self, rows: Sequence[int], epoch: int, use: int = TUNING) -> LmBatch:
-        """The batch of some texts with the masks of an epoch."""
-        texts = [self.texts[row] for row in rows]
-        rngs = [stream(self.seed, use, epoch, row) for row in rows]
-        if isinstance(self.mode, MlmFill):
-            slots = [self.mode.slots(text, rng) for text, rng in zip(texts, rngs, strict=True)]
-            batch = fill_batch(self.lm, texts, slots)
-            target_BT = batch.content_BT.masked_fill(~batch.slot_BT, IGNORED)
-            types_BT = batch.types_BT
-            return self._known(batch.input_ids_BT, target_BT, batch.mask_BT, types_BT)
-        symbols = self.lm.vocabulary.symbols
-        lessons = [
-            self.mode.lesson(text, symbols, rng) for text, rng in zip(texts, rngs, strict=True)
-        ]
-        return self._write(lessons)
-
-    def _write(self, lessons: Sequence[Lesson]) -> LmBatch:
-        """Prefix, START and target in a row; each symbol is predicted at the place before it."""
-        symbols = self.lm.vocabulary.symbols
-        inputs, targets = [], []
-        for prefix, target, asked in lessons:
-            inputs.append([*prefix, symbols.start, *target[:-1]])
-            wanted = [s if is_asked else IGNORED for s, is_asked in zip(target, asked, strict=True)]
-            targets.append([IGNORED] * len(prefix) + wanted)
-        return self._known(pad_right(inputs, symbols.pad), pad_right(targets, IGNORED), None, None)
-
-    def _known(
-        self,
-        input_ids_BT: Tensor,
-        target_BT: Tensor,
-        mask_BT: Tensor | None,
-        types_BT: Tensor | None,
-    ) -> LmBatch:
-        wanted = int((target_BT != IGNORED).sum())
-        target_BT = target_BT.masked_fill(target_BT == self.lm.vocabulary.symbols.unknown, IGNORED)
-        return LmBatch(input_ids_BT, target_BT, mask_BT, types_BT, wanted)
-
-
-def nll_by_text(lm: NoiseLm, batch: LmBatch) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihood of each text, summed over its targets, and their numbers; both (B,).
-
-    Only the places that have a target reach the output layer, which is most of a small model's
-    work.
-    """
-    asked_BT = batch.target_BT != IGNORED
-    kwargs: dict[str, Any] = {}
-    if batch.mask_BT is not None and batch.types_BT is not None:
-        kwargs["attention_mask"] = batch.mask_BT
-        if int(batch.types_BT.max()) > 0:
-            kwargs["token_type_ids"] = batch.types_BT
-    logits_NV = lm.target_logits(batch.input_ids_BT, asked_BT, **kwargs)
-    nll_N = cross_entropy(logits_NV.float(), batch.target_BT[asked_BT], reduction="none")
-    count_B = asked_BT.sum(dim=1)
-    row_N = torch.arange(len(count_B), device=nll_N.device).repeat_interleave(count_B)
-    return nll_N.new_zeros(len(count_B)).index_add(0, row_N, nll_N), count_B
-
-
-def nll_sum(lm: NoiseLm, batch: LmBatch) -> tuple[Tensor, int]:
-    """Negative log-likelihood summed over the targets of a batch, and their number."""
-    nll_B, count_B = nll_by_text(lm, batch)
-    return nll_B.sum(), int(count_B.sum())
-
-
-class Perplexity(NamedTuple):
-    """exp of the mean negative log-likelihood of a token, each token counted once."""
-
-    value: float | None
-    tokens: int
-    unknown_share: float | None
-    low: float | None = None
-    """Ends of the 95% interval over texts."""
-    high: float | None = None
-
-
-def ratio_interval(total_N: Tensor, count_N: Tensor) -> tuple[float, float, float]:
-    """Sum of totals by sum of counts, with a normal 95% interval over texts.
-
-    A ratio of two sums: its error is that of the residuals total - ratio * count (Cochran, Sampling
-    Techniques, section 6.3).
-
-    >>> ratio_interval(torch.tensor([2.0, 4.0]), torch.tensor([1, 2]))
-    (2.0, 2.0, 2.0)
-    """
-    total_N, count_N = total_N.double(), count_N.double()
-    ratio = total_N.sum() / count_N.sum()
-    size = len(total_N)
-    residual = (total_N - ratio * count_N).square().sum().sqrt() / count_N.sum()
-    error = 1.959964 * float(residual) * math.sqrt(size / max(1, size - 1))
-    return float(ratio), float(ratio) - error, float(ratio) + error
-
-
-@torch.inference_mode()
-def perplexity(
-    lm: NoiseLm, texts: Sequence[Encoded], mode: Mode, lengths: Lengths, seed: int
-) -> Perplexity:
-    """Token-weighted perplexity of texts under masks of their own, the same at each call.
-
-    Averaging the means of batches or texts instead would weigh short texts too much.
-    """
-    batches = LmBatches(lm, texts, mode, lengths, seed)
-    was_training = lm.training
-    lm.eval()
-    nll, counts, wanted = [torch.zeros(0)], [torch.zeros(0, dtype=torch.long)], 0
-    for rows in length_batches(batches.lengths(), EVAL_BATCH):
-        batch = _to(batches.build(rows, 0, MEASURING), lm.device)
-        nll_B, count_B = nll_by_text(lm, batch)
-        nll.append(nll_B.cpu())
-        counts.append(count_B.cpu())
-        wanted += batch.wanted
-    lm.train(was_training)
-    nll_N, count_N = torch.cat(nll), torch.cat(counts)
-    tokens = int(count_N.sum())
-    if not tokens:
-        return Perplexity(None, 0, None)
-    mean, low, high = ratio_interval(nll_N, count_N)
-    return Perplexity(math.exp(mean), tokens, 1 - tokens / wanted, math.exp(low), math.exp(high))
-
-
-def _to(batch: LmBatch, device: torch.device) -> LmBatch:
-    moved: Any = [x.to(device) if isinstance(x, Tensor) else x for x in batch]
-    return LmBatch(*moved)
+ONE = {"accelerator": "auto", "devices": 1, "num_nodes": 1, "strategy": "auto"}
+"""The `trainer` group where one process tunes."""
 
 
 class NoiseTuning(pl.LightningModule):
@@ -234,19 +70,26 @@ class NoiseTuning(pl.LightningModule):
         torch.manual_seed(mixed_seed(self.seed, self.global_step, self.global_rank))
 
     def training_step(self, batch: LmBatch, batch_idx: int) -> Tensor:
-        """Mean loss of the batch's targets."""
+        """Mean loss of the batch's targets, those of all processes; its mean over them is that."""
         total, count = nll_sum(self.lm, batch)
-        loss = total / max(1, count)
-        if not torch.isfinite(loss):
+        loss = whole = total / max(1, count)
+        if self.trainer.world_size > 1:
+            sums: Any = torch.stack((total.detach().double(), total.new_tensor(count).double()))
+            sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+            count = int(sums[1])
+            # Gradients are averaged over processes, whatever their numbers of targets.
+            loss = total * self.trainer.world_size / max(1, count)
+            whole = sums[0] / max(1, count)
+        if not torch.isfinite(whole):
             raise TrainingFailed(
-                f"The noise model's loss is {loss.item()} at step {self.global_step}. Tuning has "
+                f"The noise model's loss is {whole.item()} at step {self.global_step}. Tuning has "
                 "stopped; the last good checkpoint is kept.\n"
                 "  to do: lower noise.tune.lr, or tune in full precision "
                 "(trainer.precision=32-true)."
             )
         self.tokens += count
         scheduler: Any = self.lr_schedulers()
-        values = {"noise/loss": loss.detach(), "optim/lr": scheduler.get_last_lr()[0]}
+        values = {"noise/loss": whole.detach().float(), "optim/lr": scheduler.get_last_lr()[0]}
         self.log_dict(values, batch_size=len(batch.input_ids_BT))
         return loss
 
@@ -276,9 +119,16 @@ class TuningData(pl.LightningDataModule):
         self.batches, self.order, self.total_steps = batches, order, total_steps
 
     def train_dataloader(self) -> DataLoader[LmBatch]:
-        """Steps from the next to the last."""
+        """Steps from the next to the last; this process's share of each."""
         assert self.trainer is not None
-        steps = StepBatches(self.order, self.trainer.global_step, self.total_steps)
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        if self.order.size < world:
+            raise InputError(
+                f"noise.tune.batch_size={self.order.size} does not go round {world} processes.",
+                "a text for each process at least",
+                f"Set noise.tune.batch_size={world}, or start fewer processes.",
+            )
+        steps = StepBatches(self.order, self.trainer.global_step, self.total_steps, rank, world)
         # batch_size=None: the sampler's items are whole batches, and nothing is collated.
         return DataLoader(_TuningSteps(self.batches), sampler=steps, batch_size=None)
 
@@ -295,6 +145,7 @@ def tune(
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
     trainer: Mapping[str, Any] | None = None,
+    team: Team = ALONE,
 ) -> TuningResult:
     """Tune a noise model in place and measure its perplexity.
 
@@ -309,7 +160,9 @@ def tune(
         seed: of masks, order and dropout.
         callbacks: of the trainer, a progress bar say.
         loggers: of the trainer.
-        trainer: accelerator and precision; the CPU or one GPU in full precision when None.
+        trainer: of the `trainer` group accelerator, precision and, for a team, devices, num_nodes
+            and strategy; the CPU or one GPU in full precision when None.
+        team: the processes that tune together; all of them call this.
 
     Raises:
         InputError: for options that cannot be.
@@ -332,7 +185,7 @@ def tune(
     fit.fit(module, datamodule=data, ckpt_path=find_checkpoint(folder).path, weights_only=True)
     # Lightning brings the weights back to the CPU; measure where they were trained.
     noise_lm.to(fit.strategy.root_device).eval()
-    found = perplexity(noise_lm, held_out, mode, lengths, seed)
+    found = perplexity(noise_lm, held_out, mode, lengths, seed, team)
     noise_lm.cpu()
     return TuningResult(
         found.value,
@@ -381,19 +234,13 @@ def _trainer(
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     # It is: batches are a function of the step.
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
-    return pl.Trainer(
-        accelerator=config.get("accelerator", "auto"),
-        precision=config.get("precision", "32-true"),
-        # One process tunes, however many a launcher has started: the others wait for what it makes.
-        devices=1,
+    return bare_trainer(
+        {"precision": "32-true", **ONE, **config},
         max_steps=steps,
         gradient_clip_val=1.0,
         log_every_n_steps=max(1, min(10, steps)),
         logger=list(loggers) or False,
         callbacks=[KeepLast(folder, max(50, steps // 20)), *callbacks],
         default_root_dir=folder,
-        enable_checkpointing=False,
-        enable_model_summary=False,
         enable_progress_bar=any(isinstance(c, StepBar) for c in callbacks),
-        use_distributed_sampler=False,
     )

@@ -70,7 +70,7 @@ class KeepTable(Callback):
         with trainer.precision_plugin.forward_context():
             for batch in loader:
                 here = trainer.strategy.batch_to_device(batch)
-                logits_BC = pl_module.network(here.tokens).logits_BC.float()
+                logits_BC = pl_module.scored_logits(here.tokens).float()
                 counts += bin_counts(logits_BC.softmax(dim=-1), here.label_B, self.poscal.bins)
         pl_module.network.train()
         return _over_ranks(counts)

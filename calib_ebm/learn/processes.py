@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import NamedTuple
@@ -50,27 +51,48 @@ class Copies:
     """Copies of this very command, which do a share each; those that are left are ended.
 
     Args:
-        count: processes in all, this one included.
+        count: processes on this machine, this one included.
+        module: the command, as `python -m` takes it.
+        first: rank of this process; the copies have the next ones.
+        told: further words for their environment.
     """
 
-    def __init__(self, count: int) -> None:
-        command = [sys.executable, "-m", "calib_ebm.predict", *sys.argv[1:]]
+    def __init__(
+        self,
+        count: int,
+        module: str = "calib_ebm.predict",
+        first: int = 0,
+        told: Mapping[str, str] | None = None,
+    ) -> None:
+        command = [sys.executable, "-m", module, *sys.argv[1:]]
         self.running = {
-            rank: subprocess.Popen(  # noqa: S603  (what the person typed, no shell)
+            first + local: subprocess.Popen(  # noqa: S603  (what the person typed, no shell)
                 command,
                 env={
                     **os.environ,
                     STARTED: str(os.getpid()),
-                    "RANK": str(rank),
-                    "LOCAL_RANK": str(rank),
                     "WORLD_SIZE": str(count),
+                    **(told or {}),
+                    "RANK": str(first + local),
+                    "LOCAL_RANK": str(local),
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
-            for rank in range(1, count)
+            for local in range(1, count)
         }
         self.count = count
+
+    def dead(self) -> str:
+        """Which one ended before its share was done, and how; empty where none has."""
+        for rank, copy in self.running.items():
+            if code := copy.poll():
+                how = (
+                    f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+                )
+                first = min(self.running) - 1
+                return f"Process {rank} of {first} to {first + self.count - 1} {how}."
+        return ""
 
     def check(self) -> bool:
         """Whether any is still at work.
@@ -78,19 +100,20 @@ class Copies:
         Raises:
             InputError: when one ended before its share was done.
         """
-        codes = {rank: copy.poll() for rank, copy in self.running.items()}
-        for rank, code in codes.items():
-            if code:
-                how = (
-                    f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-                )
-                raise InputError(
-                    f"Process {rank} of 0 to {self.count - 1} {how}.",
-                    "processes that come to their end, with memory enough for all of them",
-                    "What they have scored is kept, and the same command goes on, with fewer of "
-                    "them too (processes=1).",
-                )
-        return any(code is None for code in codes.values())
+        if dead := self.dead():
+            raise InputError(
+                dead,
+                "processes that come to their end, with memory enough for all of them",
+                "What they have scored is kept, and the same command goes on, with fewer of "
+                "them too (processes=1).",
+            )
+        return any(copy.poll() is None for copy in self.running.values())
+
+    def wait(self, seconds: float) -> None:
+        """Let them come to their end by themselves, for so long."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and any(c.poll() is None for c in self.running.values()):
+            time.sleep(0.05)
 
     def __enter__(self) -> Copies:
         """The copies, already at work."""

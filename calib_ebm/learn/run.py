@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pytorch_lightning.loggers.logger import Logger
 from calib_ebm.classifier import EnergyClassifier
 from calib_ebm.energy.lora import merge_lora
 from calib_ebm.errors import InputError, Interrupted
-from calib_ebm.learn.chunks import check_chunk
+from calib_ebm.learn.chunks import check_chunk, is_sharded
 from calib_ebm.learn.data import JointData
 from calib_ebm.learn.early import ReadTask, finished, require_same_data
 from calib_ebm.learn.fit import fit
@@ -26,6 +27,7 @@ from calib_ebm.learn.joint import JointModule
 from calib_ebm.learn.language import build_language_task, language_options
 from calib_ebm.learn.loggers import build_dashboard, finish_dashboard
 from calib_ebm.learn.measure import Measured, check_calibration, score_set, write_measurements
+from calib_ebm.learn.meeting import refuse_separate, team_of
 from calib_ebm.learn.noise_stage import NoiseSupply, supply_noise
 from calib_ebm.learn.prepare import (
     Material,
@@ -44,6 +46,8 @@ from calib_ebm.learn.record import (
     say_and_record,
     versions,
 )
+from calib_ebm.learn.sharding import whole_state
+from calib_ebm.learn.team import Team
 from calib_ebm.loss.joint import JointLoss
 from calib_ebm.names import FACTS
 from calib_ebm.ranks import is_first_process
@@ -76,23 +80,25 @@ def run(config: Config, say: Say, read: ReadTask | None = None) -> Path:
         TrainingFailed: on a non-finite loss.
     """
     quieten()
+    refuse_separate(config["trainer"])
     folder = run_folder(config)
-    if not is_first_process():
-        # The first one holds the lock for all of a run's processes.
-        _run(config, folder, False, say, read)
-        return folder
-    with hold_run(folder, say):
-        _run(config, folder, True, say, read)
+    with team_of(config["trainer"], say) as team, _held(folder, team, say):
+        # Perhaps it is finished by the process that has just let go of the folder.
+        if not team.told(team.first and finished(config, folder, say)):
+            _run(config, folder, team, say, read)
     return folder
 
 
-def _run(config: Config, folder: Path, first: bool, say: Say, read: ReadTask | None) -> None:
-    # Perhaps by the process that has just let go of the folder.
-    if first and finished(config, folder, say):
-        return
-    if first:
+def _held(folder: Path, team: Team, say: Say) -> AbstractContextManager[Any]:
+    """The first process holds the lock for all of a run's processes."""
+    return hold_run(folder, say) if team.first else nullcontext()
+
+
+def _run(config: Config, folder: Path, team: Team, say: Say, read: ReadTask | None) -> None:
+    if team.first:
         open_run(config, folder)
-    recorder = RunRecorder(folder, active=first)
+    team.told(None)  # from here on the folder is this run's
+    recorder = RunRecorder(folder, active=team.first)
     recorder.set(
         command=command_line(),
         versions=versions(),
@@ -105,7 +111,7 @@ def _run(config: Config, folder: Path, first: bool, say: Say, read: ReadTask | N
         status="running",
     )
     try:
-        _stages(config, folder, recorder, say, read)
+        _stages(config, folder, recorder, say, read, team)
     except (Interrupted, KeyboardInterrupt) as stop:
         recorder.set(status="interrupted")
         raise Interrupted(f"{stop} The same command goes on from here.".strip()) from stop
@@ -115,7 +121,12 @@ def _run(config: Config, folder: Path, first: bool, say: Say, read: ReadTask | N
 
 
 def _stages(
-    config: Config, folder: Path, recorder: RunRecorder, say: Say, read: ReadTask | None
+    config: Config,
+    folder: Path,
+    recorder: RunRecorder,
+    say: Say,
+    read: ReadTask | None,
+    team: Team,
 ) -> None:
     with recorder.stage("load", earlier=0.0 if read is None else read.seconds):
         material = load_material(config, None if read is None else read.task, say)
@@ -136,14 +147,13 @@ def _stages(
         f"{len(task.test)} to report on; {plan.steps} steps of {plan.batch_size} texts."
     )
     say_and_record(recorder, say, *material.notes)
-    supply = supply_noise(config, material, plan, recorder, say)
-    first = is_first_process()
-    dashboard = build_dashboard(config["logger"], folder, config) if first else None
+    supply = supply_noise(config, material, plan, recorder, say, team)
+    dashboard = build_dashboard(config["logger"], folder, config) if team.first else None
     classifier = _trained(config, material, plan, loss, supply, folder, recorder, dashboard, say)
     say(f"Measuring on {len(task.fit) + len(task.test)} held-out texts.")
     with recorder.stage("measure"):
         _measure(config, material, supply, classifier, folder, recorder)
-    if first:
+    if team.first:
         finish_dashboard(dashboard, read_metrics(folder))
         with recorder.stage("report"):
             recorder.set(status="complete")
@@ -169,7 +179,7 @@ def _trained(
         if (model / FACTS).exists():
             stage["skipped"] = True
             return EnergyClassifier.from_pretrained(model)
-        network = build_network(config, material)
+        network, sharded = build_network(config, material), is_sharded(config["trainer"])
         language, notes = build_language_task(config, material.tokenizer, network)
         say_and_record(recorder, say, *notes)
         module = JointModule(
@@ -182,6 +192,7 @@ def _trained(
             length_groups=int(config["trainer"]["length_groups"]),
             language=language,
             noise_chunk=check_chunk(config["trainer"]),
+            one_pass=sharded,
         )
         data = JointData(
             material.tokenizer,
@@ -196,6 +207,10 @@ def _trained(
         )
         note = partial(say_and_record, recorder, say)
         trainer = fit(module, data, config["trainer"], folder, dashboard, say, note)
+        if sharded:
+            weights = whole_state(network)
+            network = build_network(config, material)
+            network.load_state_dict(weights)
         network.to(trainer.strategy.root_device)
         merge_lora(network.classifier)
         classifier = EnergyClassifier(

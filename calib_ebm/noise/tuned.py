@@ -9,6 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -145,10 +146,14 @@ def ensure_noise_lm(
     seed: int,
     tune: Tuner,
     say: Say = lambda line: None,
+    *,
+    first: bool = True,
+    told: Callable[[bool], bool] = bool,
 ) -> TunedLm:
     """The tuned noise model of a task: found, or tuned now.
 
-    Of several processes that ask for the same one, the first makes it and the others wait.
+    Of several commands that ask for the same one, the first makes it and the others wait. The
+    processes of one command tune together, and the first of them writes.
 
     Args:
         config: the `noise` group.
@@ -157,6 +162,8 @@ def ensure_noise_lm(
         seed: of new weights, masks, order and dropout.
         tune: the tuner, see `calib_ebm.learn.noise_tuning.tune`.
         say: takes lines for the person.
+        first: whether this process writes.
+        told: what the first process gives it, in all of them; they wait for that.
 
     Raises:
         InputError: for settings that cannot be, or a noise model that cannot be had.
@@ -169,13 +176,15 @@ def ensure_noise_lm(
     plan = _lm_plan(config, task, mode, seed)
     digest = digest_of(plan)
     folder = cache_dir / "noise_lm" / digest[:32]
-    reused = True
-    with only_one(folder, say):
-        if not folder.exists():
-            reused = False
-            _tune_into(folder, plan, config, task, mode, seed, tune)
-        if (part := _part(folder)).exists():
+    with only_one(folder, say) if first else nullcontext():
+        reused = told(folder.exists())
+        if not reused:
+            lm, result = _tuned(folder, config, task, mode, seed, tune)
+            if first:
+                _publish(folder, plan, task, lm, result)
+        if first and (part := _part(folder)).exists():
             _remove(part)  # by now or, after a kill in between, by the next call
+        told(True)  # it is there now
     manifest = _lm_manifest(folder, plan)
     lm = NoiseLm.load(folder, task.tokenizer)
     return TunedLm(lm, folder, digest, manifest, time.perf_counter() - start, reused)
@@ -198,15 +207,14 @@ def _lm_plan(config: Mapping[str, Any], task: NoiseTask, mode: Mode, seed: int) 
     }
 
 
-def _tune_into(
+def _tuned(
     folder: Path,
-    plan: Mapping[str, Any],
     config: Mapping[str, Any],
     task: NoiseTask,
     mode: Mode,
     seed: int,
     tune: Tuner,
-) -> None:
+) -> tuple[NoiseLm, TuningResult]:
     part = _part(folder)
     part.mkdir(parents=True, exist_ok=True)
     length = lengths_of(config).total
@@ -220,7 +228,14 @@ def _tune_into(
         seed=seed,
     )
     result = tune(lm, task.train, task.held_out, mode, config["tune"], part / "tuning", seed)
-    made = part / "made"
+    return lm, result
+
+
+def _publish(
+    folder: Path, plan: Mapping[str, Any], task: NoiseTask, lm: NoiseLm, result: TuningResult
+) -> None:
+    """Put the noise model in place whole."""
+    made = _part(folder) / "made"
     made.mkdir(exist_ok=True)
     lm.save(made)
     manifest: dict[str, Any] = {

@@ -118,8 +118,9 @@ class StepBatches(Sampler[list[Place]]):
 class OnceBatches(Sampler[list[int]]):
     """Every text exactly once over all ranks, in batches of similar length: for evaluation.
 
-    Ranks may get different numbers of texts, even of batches: nothing is repeated to even them out,
-    so what is gathered afterwards is the set itself.
+    Ranks may get different numbers of texts: nothing is repeated to even them out, so what is
+    gathered afterwards is the set itself. But each has as many batches as the others, as long as
+    there are texts for all, for ranks that share their weights encode in step.
     """
 
     def __init__(
@@ -127,7 +128,12 @@ class OnceBatches(Sampler[list[int]]):
     ) -> None:
         by_length = sorted(range(len(lengths)), key=lambda row: (lengths[row], row))
         mine = by_length[rank::world]
-        self.batches = [mine[at : at + batch_size] for at in range(0, len(mine), batch_size)]
+        count = -(-len(by_length[::world]) // batch_size)
+        starts = list(range(0, len(mine), batch_size))
+        if len(starts) < count <= len(mine):
+            starts = [len(mine) * number // count for number in range(count)]
+        ends = [*starts[1:], len(mine)] if starts else []
+        self.batches = [mine[at:end] for at, end in zip(starts, ends, strict=True)]
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)

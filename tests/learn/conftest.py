@@ -49,7 +49,7 @@ def settings(tmp_path: Path) -> Settings:
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> tuple[str, ...]:
     """The overrides that shrink a run."""
     return TINY

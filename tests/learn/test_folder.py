@@ -62,6 +62,15 @@ def test_the_same_settings_go_on_and_others_are_told_what_differs(tmp_path: Path
         open_run(other, folder)
 
 
+def test_a_run_goes_on_elsewhere_than_it_began(tmp_path: Path) -> None:
+    ddp = {"accelerator": "cpu", "devices": 2, "strategy": "ddp", "precision": "32-true"}
+    open_run(CONFIG | {"trainer": ddp}, tmp_path)
+    open_run(CONFIG | {"trainer": ddp | {"devices": 1, "strategy": "auto"}}, tmp_path)
+    assert read_config(tmp_path / "config.yaml")["trainer"] == ddp
+    with pytest.raises(InputError, match=r"other settings \(trainer.precision\)"):
+        open_run(CONFIG | {"trainer": ddp | {"precision": "bf16-mixed"}}, tmp_path)
+
+
 def test_overwriting_removes_what_runs_write_and_nothing_else(tmp_path: Path) -> None:
     open_run(CONFIG, tmp_path)
     for name in ("model", "wandb", "tensorboard", "evaluations", "checkpoints", "mine"):

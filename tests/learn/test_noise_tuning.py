@@ -17,14 +17,9 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from calib_ebm.errors import InputError, Interrupted, TrainingFailed
-from calib_ebm.learn.noise_tuning import (
-    IGNORED,
-    LmBatches,
-    nll_sum,
-    perplexity,
-    ratio_interval,
-    tune,
-)
+from calib_ebm.learn.noise_batches import IGNORED, LmBatches
+from calib_ebm.learn.noise_perplexity import nll_sum, perplexity, ratio_interval
+from calib_ebm.learn.noise_tuning import tune
 from calib_ebm.noise.lm import NoiseLm, SmallOptions, build_small
 from calib_ebm.noise.modes import (
     Half,

@@ -145,6 +145,8 @@ def test_evaluation_takes_each_row_once_over_any_number_of_ranks(
     assert [len(rank) for rank in ranks] == [len(list(rank)) for rank in ranks]
     sizes = [sum(map(len, rank)) for rank in ranks]
     assert max(sizes) - min(sizes) <= 1
+    if batch_size > 1 and min(sizes):
+        assert len({len(rank) for rank in ranks}) == 1, "ranks can go in step"
 
 
 def test_evaluation_keeps_similar_lengths_together() -> None:
