@@ -113,7 +113,7 @@ def run_command(usage: Usage, task: Task) -> None:
         sys.exit(2)
     except JobFailed as failed:
         if any(word.startswith("hydra/launcher=submitit") for word in sys.argv):
-            complain("What each run said is in runs/.submitit (hydra.sweep.dir), a folder for each.")
+            complain("What each run said is in runs/.submitit (hydra.sweep.dir), a folder each.")
         sys.exit(failed.args[0])
     except KeyboardInterrupt:
         complain("Stopped before anything began.")
