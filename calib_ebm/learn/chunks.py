@@ -18,11 +18,9 @@ from torch import Tensor
 from calib_ebm.energy.groups import Grouped, trimmed
 from calib_ebm.energy.packed import Packed
 from calib_ebm.errors import InputError
+from calib_ebm.learn.sharding import is_sharded
 from calib_ebm.loss.joint import JointLoss
 from calib_ebm.shapes import JointBatch
-
-SHARDED = ("fsdp", "deepspeed", "model_parallel")
-"""Beginnings of the names of Lightning's strategies that shard the weights."""
 
 
 def without_noise(batch: JointBatch) -> JointBatch:
@@ -69,11 +67,6 @@ def backward_of_noise(
         backward(loss.of_noise(energy_M, texts, per_text, progress=progress))
         energies.append(energy_M.detach())
     return torch.cat(energies).view(texts, per_text)
-
-
-def is_sharded(trainer: Mapping[str, Any]) -> bool:
-    """Whether the settings of a trainer cut the weights into shards."""
-    return str(trainer["strategy"]).startswith(SHARDED)
 
 
 def check_chunk(trainer: Mapping[str, Any]) -> int | None:

@@ -209,6 +209,17 @@ class _Case:
         return "-".join(parts)
 
 
+def _case_and_others(paths: Sequence[Path], config: Config) -> tuple[_Case, tuple[StressSet, ...]]:
+    """What is evaluated, and the sets beside its own; these are of the same half of the texts."""
+    case = _open(paths, config)
+    others = other_sets(config, case.task, case.runs[0].config["task"])
+    if any(each.corruption is not None for each in others):
+        task = halved(case.task)
+        case = replace(case, task=task)
+        others = tuple(replace(e, examples=task.test) if e.same_texts else e for e in others)
+    return case, others
+
+
 def evaluate_runs(paths: Sequence[Path], config: Config, say: Say, team: Team = ALONE) -> Done:
     """Score the run's fit half, its clean set and the other sets, with the model or the models.
 
@@ -217,12 +228,7 @@ def evaluate_runs(paths: Sequence[Path], config: Config, say: Say, team: Team = 
     Raises:
         InputError: when there is no model, or for whatever is wrong with the data.
     """
-    case = _open(paths, config)
-    others = other_sets(config, case.task, case.runs[0].config["task"])
-    if any(each.corruption is not None for each in others):
-        task = halved(case.task)
-        case = replace(case, task=task)
-        others = tuple(replace(e, examples=task.test) if e.same_texts else e for e in others)
+    case, others = _case_and_others(paths, config)
     for note in (*case.subject.notes, *case.task.notes):
         say(f"note: {note}")
     calibrator, home = str(config["calibrator"]["name"]), home_of(config["out"], paths[0])

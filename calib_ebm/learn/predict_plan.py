@@ -163,10 +163,7 @@ def read_job(config: Config, say: Callable[[str], None]) -> Job:
     """
     window, tokens = _whole(config, "window"), _whole(config, "tokens_per_pass")
     assert window is not None  # shipped with a number
-    if config["precision"] not in PRECISIONS:
-        raise InputError(
-            f"precision is {config['precision']!r}.", " or ".join(PRECISIONS), "Correct it."
-        )
+    in_bf16 = _precision(config) != PRECISIONS[0]
     source = Input(Path(str(config["input"])).expanduser(), str(config["delimiter"]))
     output = _output(Path(str(config["output"])).expanduser(), source.path)
     models = find_models(config["run"])
@@ -179,12 +176,8 @@ def read_job(config: Config, say: Callable[[str], None]) -> Job:
     ScoredColumns(dict.fromkeys(keep, "string"), facts.labels, have_energy(models))
     if source.path.stat().st_size > LARGE:
         say(f"Reading {source.path} once, to find out whether every row can be scored ...")
-    found = survey(
-        source.rows(text, text_pair, keep),
-        keep,
-        window,
-        _for_tsv(source, keep) if ending == ".tsv" else lambda _: None,
-    )
+    check = _for_tsv(source, keep) if ending == ".tsv" else lambda _: None
+    found = survey(source.rows(text, text_pair, keep), keep, window, check)
     _require_texts(found, source, text)
     types = source.arrow_types() if ending == ".parquet" else {}
     columns = ScoredColumns(
@@ -202,10 +195,18 @@ def read_job(config: Config, say: Callable[[str], None]) -> Job:
         keep,
         window,
         tokens,
-        config["precision"] != PRECISIONS[0],
+        in_bf16,
         found,
         columns,
     )
+
+
+def _precision(config: Config) -> str:
+    if config["precision"] not in PRECISIONS:
+        raise InputError(
+            f"precision is {config['precision']!r}.", " or ".join(PRECISIONS), "Correct it."
+        )
+    return str(config["precision"])
 
 
 def _whole(config: Config, name: str) -> int | None:

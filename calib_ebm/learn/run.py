@@ -18,7 +18,7 @@ from pytorch_lightning.loggers.logger import Logger
 from calib_ebm.classifier import EnergyClassifier
 from calib_ebm.energy.lora import merge_lora
 from calib_ebm.errors import InputError, Interrupted
-from calib_ebm.learn.chunks import check_chunk, is_sharded
+from calib_ebm.learn.chunks import check_chunk
 from calib_ebm.learn.data import JointData
 from calib_ebm.learn.early import ReadTask, finished, require_same_data
 from calib_ebm.learn.fit import fit
@@ -46,7 +46,7 @@ from calib_ebm.learn.record import (
     say_and_record,
     versions,
 )
-from calib_ebm.learn.sharding import whole_state
+from calib_ebm.learn.sharding import is_sharded, whole_state
 from calib_ebm.learn.team import Team
 from calib_ebm.loss.joint import JointLoss
 from calib_ebm.names import FACTS
@@ -179,35 +179,12 @@ def _trained(
         if (model / FACTS).exists():
             stage["skipped"] = True
             return EnergyClassifier.from_pretrained(model)
-        network, sharded = build_network(config, material), is_sharded(config["trainer"])
-        language, notes = build_language_task(config, material.tokenizer, network)
-        say_and_record(recorder, say, *notes)
-        module = JointModule(
-            network,
-            loss,
-            plan.optim,
-            classes=len(material.task.labels),
-            metrics=material.task.metrics,
-            seed=int(config["seed"]),
-            length_groups=int(config["trainer"]["length_groups"]),
-            language=language,
-            noise_chunk=check_chunk(config["trainer"]),
-            one_pass=sharded,
-        )
-        data = JointData(
-            material.tokenizer,
-            material.train,
-            material.fit,
-            None if supply is None else supply.noise_for,
-            plan.order,
-            eval_batch_size=int(config["trainer"]["eval_batch_size"]),
-            total_steps=plan.steps,
-            with_noise=0 if supply is None else supply.order.noisy.with_noise,
-            workers=int(config["trainer"]["workers"]),
-        )
+        module = _joint_module(config, material, plan, loss, recorder, say)
+        data = _joint_data(config, material, plan, supply)
         note = partial(say_and_record, recorder, say)
         trainer = fit(module, data, config["trainer"], folder, dashboard, say, note)
-        if sharded:
+        network = module.network
+        if is_sharded(config["trainer"]):
             weights = whole_state(network)
             network = build_network(config, material)
             network.load_state_dict(weights)
@@ -220,6 +197,49 @@ def _trained(
             _publish(classifier, model)
         _wait_for_all(trainer)
         return classifier
+
+
+def _joint_module(
+    config: Config,
+    material: Material,
+    plan: Plan,
+    loss: JointLoss,
+    recorder: RunRecorder,
+    say: Say,
+) -> JointModule:
+    """What is trained."""
+    network = build_network(config, material)
+    language, notes = build_language_task(config, material.tokenizer, network)
+    say_and_record(recorder, say, *notes)
+    return JointModule(
+        network,
+        loss,
+        plan.optim,
+        classes=len(material.task.labels),
+        metrics=material.task.metrics,
+        seed=int(config["seed"]),
+        length_groups=int(config["trainer"]["length_groups"]),
+        language=language,
+        noise_chunk=check_chunk(config["trainer"]),
+        one_pass=is_sharded(config["trainer"]),
+    )
+
+
+def _joint_data(
+    config: Config, material: Material, plan: Plan, supply: NoiseSupply | None
+) -> JointData:
+    """What it is trained on."""
+    return JointData(
+        material.tokenizer,
+        material.train,
+        material.fit,
+        None if supply is None else supply.noise_for,
+        plan.order,
+        eval_batch_size=int(config["trainer"]["eval_batch_size"]),
+        total_steps=plan.steps,
+        with_noise=0 if supply is None else supply.order.noisy.with_noise,
+        workers=int(config["trainer"]["workers"]),
+    )
 
 
 def _publish(classifier: EnergyClassifier, model: Path) -> None:

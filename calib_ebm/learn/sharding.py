@@ -8,7 +8,7 @@ knows nothing of shards: a checkpoint is the one file that one process would hav
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +22,15 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 STEPS = ("training_step", "validation_step", "scored_logits")
 """Methods within which the weights that are in no layer are whole."""
+
+
+SHARDED = ("fsdp", "deepspeed", "model_parallel")
+"""Beginnings of the names of Lightning's strategies that shard the weights."""
+
+
+def is_sharded(trainer: Mapping[str, Any]) -> bool:
+    """Whether the settings of a trainer cut the weights into shards."""
+    return str(trainer["strategy"]).startswith(SHARDED)
 
 
 class Sharded(ModelParallelStrategy):

@@ -143,13 +143,17 @@ def _rank(rank: int, rendezvous: str) -> None:
     distributed.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=2)
     for name in MADE:
         _compare(rank, name)
+        Path(f"{rendezvous}-{rank}-{name}").touch()
     _store(rank)
+    Path(f"{rendezvous}-{rank}-stored").touch()
     distributed.destroy_process_group()
 
 
 def test_gradients_and_states_in_shards_are_those_of_whole_weights(tmp_path: Path) -> None:
     """Of four architectures, packed or not, the encoder called by hand as well."""
     spawn(_rank, args=(str(tmp_path / "meet"),), nprocs=2)
+    done = {path.name for path in tmp_path.glob("meet-*")}
+    assert done == {f"meet-{rank}-{part}" for rank in (0, 1) for part in (*MADE, "stored")}
 
 
 @pytest.mark.parametrize("name", MADE)

@@ -53,6 +53,7 @@ def test_rows_that_go_on_and_leave_are_read_as_alone(
             symbols = torch.randint(0, 50, (len(rows), 1))
             rows = [[*row, int(symbol)] for row, symbol in zip(rows, symbols, strict=True)]
             logits = reader.read(symbols)
+    assert len(logits) == 2, "five rows began, and two are left"
 
 
 def test_several_symbols_a_row_are_read_at_once_and_taken_back() -> None:
