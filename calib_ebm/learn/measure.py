@@ -20,6 +20,7 @@ from calib_ebm.calibration.calibrator import Calibrator, check_texts
 from calib_ebm.calibration.calibrators import build_calibrator
 from calib_ebm.classifier import EnergyClassifier
 from calib_ebm.learn.figures import FINE, calibrate, figures, mean_estimate
+from calib_ebm.learn.team import here
 from calib_ebm.loss.nce import told_apart
 from calib_ebm.report.files import write_energies, write_metrics, write_truth
 from calib_ebm.report.predictions import Predictions, write_table
@@ -36,30 +37,15 @@ class Scored:
     energy_N: Tensor | None
 
 
-def place_among_ranks() -> tuple[int, int]:
-    """This process's rank, and how many there are."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
-def of_all_ranks(mine: Any) -> list[Any]:
-    """What each rank gives here, by rank, in all of them."""
-    world = place_among_ranks()[1]
-    parts: list[Any] = [mine] if world == 1 else [None] * world
-    if world > 1:
-        torch.distributed.all_gather_object(parts, mine)
-    return parts
-
-
 def score_set(classifier: EnergyClassifier, texts: Sequence[Encoded]) -> Scored:
     """Score texts, each on one rank and each once; every rank gets all of it.
 
     Ranks share the work by turns in the order of lengths; what they gather is put back by row, so
     that no sampler can repeat a text and the numbers do not depend on how many ranks there are.
     """
-    mine = classifier.score_encoded(texts, *place_among_ranks())
-    parts = of_all_ranks(mine)
+    team = here()
+    mine = classifier.score_encoded(texts, team.rank, team.world)
+    parts = team.all_of(mine)
     rows = torch.cat([part.rows for part in parts])
     assert torch.equal(rows.sort().values, torch.arange(len(texts))), "each text is scored once"
     order = rows.argsort()

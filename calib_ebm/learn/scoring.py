@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from calib_ebm.classifier import EnergyClassifier
 from calib_ebm.errors import InputError
-from calib_ebm.learn.measure import Scored, of_all_ranks, place_among_ranks, score_set
+from calib_ebm.learn.measure import Scored, score_set
+from calib_ebm.learn.team import here
 from calib_ebm.shapes import Encoded, Example
 from calib_ebm.text.corrupt import Corruption, corrupt_examples
 from calib_ebm.tokens.corrupt import corrupt_tokens
@@ -53,14 +54,14 @@ def dropout_scores(
 
     Ranks take passes in turn, so that what is drawn does not depend on how many there are.
     """
-    rank, world = place_among_ranks()
+    team = here()
     mine: dict[int, Tensor] = {}
-    for number in range(rank, passes, world):
+    for number in range(team.rank, passes, team.world):
         with torch.random.fork_rng():
             torch.manual_seed(1_000_003 * seed + number)
             scored = classifier.score_encoded(texts, with_dropout=True)
         mine[number] = scored.logits_BC[scored.rows.argsort()]
-    every = {number: part[number] for part in of_all_ranks(mine) for number in part}
+    every = {number: part[number] for part in team.all_of(mine) for number in part}
     logits = [every[number] for number in range(passes)]
     return Scored(log_mean_softmax(logits), score_set(classifier, texts).energy_N)
 

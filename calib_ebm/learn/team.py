@@ -13,7 +13,7 @@ class Team:
     Attributes:
         rank: 0 writes and speaks.
         world: processes in all.
-        words: the group for what they tell one another; None for one alone.
+        words: the group for what they tell one another; None: the one that they compute in.
     """
 
     rank: int = 0
@@ -48,3 +48,12 @@ class Team:
 
 ALONE = Team()
 """One process, which talks with none."""
+
+
+def here() -> Team:
+    """The processes that share whatever this one is in the middle of, as torch knows them."""
+    from torch import distributed
+
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return ALONE
+    return Team(distributed.get_rank(), distributed.get_world_size())
