@@ -69,7 +69,7 @@ def draw_symbols(
     worth = worth_on(lm.device) if worth is None else worth
     drafts = None
     if reader.takes_drafts and worth != NEVER:
-        drafts = Drafts(prefixes, symbols.mask, lm.device, worth)
+        drafts = Drafts(grammar.along(prefixes), symbols.mask, lm.device, worth)
     none_B = torch.zeros_like(writing.row_B)
     none_BD = none_B.new_zeros(len(none_B), 0)
     draft_BD, count_B = none_BD, none_B
@@ -212,7 +212,7 @@ def log_prob_symbols(
     place_BT = place_BT.clamp(max=input_ids_BT.shape[1] - 1)
     index_BTH = place_BT[..., None].expand(-1, -1, hidden_BTH.shape[-1])
     hidden_NH = hidden_BTH.gather(1, index_BTH)[inside_BT]
-    banned_NV = grammar.banned_SV[grammar.along(target_BT)[inside_BT]]
+    banned_NV = grammar.banned_SV[grammar.states(target_BT)[inside_BT]]
     log_probs_NV = filtered_log_probs(lm.logits(hidden_NH), sampling, banned_NV)
     picked_N = log_probs_NV.gather(-1, target_BT[inside_BT][:, None])[:, 0].double()
     total_BT = torch.zeros(target_BT.shape, dtype=torch.double, device=lm.device)

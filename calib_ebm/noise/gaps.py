@@ -3,7 +3,8 @@
 The text is written from left to right along its prefix. A visible symbol is given, with probability
 1. In a gap, a MASK of the prefix, at least one symbol of content is drawn, and MASK closes it. END
 follows the last. So what is drawn differs from its source in the gaps alone, and its probability
-is that of the symbols in the gaps.
+is that of the symbols in the gaps. Of the visible symbols those far before a gap may be left out
+(`context`), which stand in the prefix all the same; `filled` puts them back.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from calib_ebm.noise.masking import before_gaps
 from calib_ebm.noise.vocabulary import LmVocabulary
 
 EMPTY, FILLED, MUST_CLOSE = range(3)
@@ -31,17 +33,22 @@ class GapGrammar:
         vocabulary: of the noise model.
         max_symbols: symbols of a noise text at most, the given ones, MASK and END included. Where
             they would not suffice, gaps are closed in time.
+        context: visible symbols before a gap that are read once more; None: all.
         prefixes: what the texts are drawn around; none before `given` has been called.
     """
 
     def __init__(
-        self, vocabulary: LmVocabulary, max_symbols: int, prefixes: Sequence[Sequence[int]] = ()
+        self,
+        vocabulary: LmVocabulary,
+        max_symbols: int,
+        context: int | None = None,
+        prefixes: Sequence[Sequence[int]] = (),
     ) -> None:
-        self.vocabulary, self.max_symbols = vocabulary, max_symbols
+        self.vocabulary, self.max_symbols, self.context = vocabulary, max_symbols, context
         symbols = vocabulary.symbols
         self.mask_symbol, self.end = symbols.mask, symbols.end
         self.content_V = torch.from_numpy(vocabulary.drawable_V)
-        rows = [[*prefix, symbols.end] for prefix in prefixes]
+        rows = [[*along, symbols.end] for along in self.along(prefixes)]
         for row in rows:
             assert self._shortest(row) <= max_symbols, "the budget leaves room for every gap"
         self.given_P = torch.tensor([symbol for row in rows for symbol in row], dtype=torch.long)
@@ -54,9 +61,13 @@ class GapGrammar:
         """Symbols that must be written for these: a gap takes one, and one to close it."""
         return len(row) + sum(symbol == self.mask_symbol for symbol in row)
 
+    def along(self, prefixes: Sequence[Sequence[int]]) -> list[list[int]]:
+        """What the texts are written along: of each prefix the gaps, and what is read again."""
+        return [along_gaps(prefix, self.mask_symbol, self.context) for prefix in prefixes]
+
     def given(self, prefixes: Sequence[Sequence[int]]) -> GapGrammar:
         """The states of texts around these prefixes."""
-        grammar = GapGrammar(self.vocabulary, self.max_symbols, prefixes)
+        grammar = GapGrammar(self.vocabulary, self.max_symbols, self.context, prefixes)
         return grammar.to(self.content_V.device)
 
     def to(self, device: torch.device) -> GapGrammar:
@@ -111,3 +122,37 @@ class GapGrammar:
         # A finished text is read on until it leaves its batch; it must not run into its neighbour.
         moved_B = torch.where(symbol_B == self.end, place_B, place_B + 1)
         return torch.where(in_gap_B, 3 * place_B + FILLED, 3 * moved_B)
+
+
+def along_gaps(prefix: Sequence[int], mask: int, context: int | None) -> list[int]:
+    """The gaps of a prefix, and the visible symbols at most `context` before each.
+
+    >>> along_gaps([5, 6, 0, 7, 8, 9], mask=0, context=1)
+    [6, 0]
+    """
+    near = before_gaps([symbol == mask for symbol in prefix], context)
+    return [s for s, again in zip(prefix, near, strict=True) if again or s == mask]
+
+
+def filled(
+    prefix: Sequence[int], along: Sequence[int], written: Sequence[int], mask: int
+) -> list[int]:
+    """The prefix with what was written in its gaps, without what closes them and without END.
+
+    Args:
+        prefix: what the text was drawn around.
+        along: what it was written along, as `along_gaps` gives it.
+        written: a symbol for each visible one of `along`; content and MASK for each gap.
+        mask: the symbol of a gap, and of its end.
+
+    >>> filled([5, 6, 0, 7, 8, 9], [6, 0], [6, 1, 2, 0], mask=0)
+    [5, 6, 1, 2, 7, 8, 9]
+    """
+    symbols, contents = iter(written), []
+    for guide in along:
+        if guide == mask:
+            contents.append(list(iter(symbols.__next__, mask)))
+        else:
+            next(symbols)
+    gaps = iter(contents)
+    return [t for symbol in prefix for t in (next(gaps) if symbol == mask else [symbol])]

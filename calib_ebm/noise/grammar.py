@@ -58,6 +58,10 @@ class Grammar:
         """This one: what may follow does not depend on what a text is drawn around."""
         return self
 
+    def along(self, prefixes: Sequence[Sequence[int]]) -> list[list[int]]:
+        """What of its prefix a text probably copies, in order: all."""
+        return [list(prefix) for prefix in prefixes]
+
     def begin(self, size: int) -> Tensor:
         """States of `size` texts before their first symbol."""
         return torch.full((size,), self.start, device=self.next_S.device)
@@ -92,7 +96,7 @@ class Grammar:
         paired_B = (state_B == A) & (symbol_B == self.pair_symbol)
         return torch.where(paired_B, FIRST_B, self.next_S[state_B])
 
-    def along(self, symbols_BT: Tensor) -> Tensor:
+    def states(self, symbols_BT: Tensor) -> Tensor:
         """The state before each symbol of written texts, as (B, T)."""
         states = []
         state_B = self.begin(len(symbols_BT))

@@ -62,3 +62,19 @@ def collapse(
             seen.append(mask_symbol)
         in_run = bool(masked)
     return seen
+
+
+def before_gaps(masked_T: Sequence[bool], context: int | None) -> list[bool]:
+    """Which visible places stand at most `context` before a gap; None: all that are visible.
+
+    >>> before_gaps([False, False, True, True, False, False], context=1)
+    [False, True, False, False, False, False]
+    """
+    if context is None:
+        return [not masked for masked in masked_T]
+    near: list[bool] = []
+    left = 0
+    for masked in reversed(masked_T):
+        near.append(not masked and left > 0)
+        left = context if masked else left - 1
+    return near[::-1]

@@ -8,13 +8,13 @@ exception: a masked LM fills the masked slots in place.  METHOD 2.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from calib_ebm.errors import InputError
-from calib_ebm.noise.masking import check_mask_rate, collapse, draw_mask
+from calib_ebm.noise.masking import before_gaps, check_mask_rate, collapse, draw_mask
 from calib_ebm.noise.vocabulary import LmText, Symbols
 
 
@@ -94,11 +94,26 @@ class Infill(Masked):
     symbol or more, and MASK to close it. So noise is near its source however short the tuning was:
     a model that writes the whole text anew must first learn to copy, which takes a small one longer
     than all else (conf/experiment/README.md). The gaps are those of Donahue et al., ACL 2020,
-    with the visible text around each in its place.
+    with the visible text before each in its place.
+
+    Attributes:
+        context: how many visible symbols before a gap are read once more as it is written, behind
+            the prefix; None: all of them. 0 is Donahue's, where the model must count gaps.
     """
 
     name: ClassVar[str] = "infill"
     keeps_visible: ClassVar[bool] = True
+    context: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole = isinstance(self.context, int) and not isinstance(self.context, bool)
+        if self.context is not None and (not whole or self.context < 0):
+            raise InputError(
+                f"noise.context is {self.context!r}.",
+                "a whole number from 0, or null for all that is visible",
+                "Leave it out.",
+            )
 
     def prefix(self, text: LmText, symbols: Symbols, rng: np.random.Generator) -> list[int]:
         """The text with masked runs."""
@@ -111,9 +126,13 @@ class Infill(Masked):
             ids += [symbols.pair, *text.ids_b]
             masked += [False, *self._masked(text.ids_b, symbols, rng)]
         target, asked = [], []
-        for token, in_gap, goes_on in zip(ids, masked, [*masked[1:], False], strict=True):
-            target.append(token)
-            asked.append(in_gap)
+        near = before_gaps(masked, self.context)
+        for token, in_gap, again, goes_on in zip(
+            ids, masked, near, [*masked[1:], False], strict=True
+        ):
+            if in_gap or again:
+                target.append(token)
+                asked.append(in_gap)
             if in_gap and not goes_on:
                 target.append(symbols.mask)
                 asked.append(True)
@@ -224,18 +243,16 @@ MODES: dict[str, type[Mode]] = {
 
 
 def build_mode(config: Mapping[str, Any]) -> Mode:
-    """The mode that `config["mode"]` names, with the mask rate where it has one.
+    """The mode that `config["mode"]` names, with the settings that it has.
 
     Raises:
-        InputError: for another name, or a mask rate outside (0, 1).
+        InputError: for another name, or a setting that cannot be.
     """
     name = config["mode"]
     if name not in MODES:
         raise InputError(f"noise.mode is {name!r}.", ", ".join(MODES), "Choose one: noise=masked.")
     kind = MODES[name]
-    if "mask_rate" in kind.__dataclass_fields__:
-        return kind(mask_rate=config["mask_rate"])  # type: ignore[call-arg]  # it has the field
-    return kind()
+    return kind(**{field.name: config[field.name] for field in fields(kind)})
 
 
 def check_texts(mode: Mode, pairs: bool, task: str) -> None:

@@ -15,11 +15,11 @@ from calib_ebm.errors import InputError
 from calib_ebm.noise.draw import draw_symbols, log_prob_symbols
 from calib_ebm.noise.fill import draw_fill
 from calib_ebm.noise.filters import Sampling
-from calib_ebm.noise.gaps import GapGrammar
+from calib_ebm.noise.gaps import GapGrammar, filled
 from calib_ebm.noise.grammar import Grammar
 from calib_ebm.noise.lm import NoiseLm
 from calib_ebm.noise.masking import DRAWING, ORDERING, stream
-from calib_ebm.noise.modes import Lengths, MlmFill, Mode, fit_text
+from calib_ebm.noise.modes import Infill, Lengths, MlmFill, Mode, fit_text
 from calib_ebm.noise.padding import length_batches
 from calib_ebm.noise.vocabulary import ClassifierTokenizer, LmText
 from calib_ebm.shapes import Encoded
@@ -85,8 +85,9 @@ class Sampler:
         pairs = self.texts[0].ids_b is not None
         object.__setattr__(self, "pairs", pairs)
         grammar: Grammar | GapGrammar
-        if self.mode.keeps_visible:
-            grammar = GapGrammar(self.lm.vocabulary, self.lengths.target)
+        if isinstance(self.mode, Infill):
+            longest, context = self.lengths.target, self.mode.context
+            grammar = GapGrammar(self.lm.vocabulary, longest, context)
         else:
             grammar = Grammar(
                 self.lm.vocabulary,
@@ -191,6 +192,9 @@ class Sampler:
             written = draw_symbols(self.lm, chosen, uniform_BT, self.sampling, grammar)
             counts.cut += sum(row[-1] != symbols.end for row in written)
             counts.symbols += sum(map(len, written))
+            if isinstance(grammar, GapGrammar):
+                ways = zip(chosen, grammar.along(chosen), written, strict=True)
+                written = [filled(*way, symbols.mask) for way in ways]
             yield batch, [self.parse(row) for row in written]
 
     def _fill(
@@ -245,8 +249,7 @@ class Sampler:
     def parse(self, written: Sequence[int]) -> Encoded:
         """Written symbols as a text of the classifier's tokens."""
         symbols = self.lm.vocabulary.symbols
-        # What closes a gap is no part of the text.
-        row = [symbol for symbol in written if symbol != symbols.mask]
+        row = list(written)
         label = symbols.labels.index(row.pop(0)) if self.mode.labelled else -1
         if row and row[-1] == symbols.end:
             row.pop()

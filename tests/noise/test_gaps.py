@@ -18,7 +18,7 @@ from calib_ebm.errors import InputError
 from calib_ebm.noise.drafts import ALWAYS
 from calib_ebm.noise.draw import draw_symbols
 from calib_ebm.noise.filters import Sampling, filtered_log_probs
-from calib_ebm.noise.gaps import GapGrammar
+from calib_ebm.noise.gaps import GapGrammar, along_gaps, filled
 from calib_ebm.noise.lm import NoiseLm
 from calib_ebm.noise.masking import collapse
 from calib_ebm.noise.modes import Infill, Lengths, Masked, fit_text
@@ -36,8 +36,10 @@ FILTERS = [Sampling(0), Sampling(2), Sampling(3, temperature=0.7)]
 def fillings(prefix: Sequence[int], mask: int, end: int, longest: int) -> list[list[int]]:
     """All that can be written along a prefix, in plain words: each gap filled, and closed."""
     parts: list[list[list[int]]] = []
+    # Of one gap, when the others hold a symbol each.
+    most = longest - len(prefix) - list(prefix).count(mask)
     for symbol in prefix:
-        sizes = range(1, longest + 1)
+        sizes = range(1, most + 1)
         inside = [list(row) for n in sizes for row in itertools.product(CONTENT, repeat=n)]
         parts.append([[*row, mask] for row in inside] if symbol == mask else [[symbol]])
     rows = ([t for part in choice for t in part] + [end] for choice in itertools.product(*parts))
@@ -53,25 +55,31 @@ def room_to_go_on(row: Sequence[int], at: int, prefix: Sequence[int], mask: int,
 
 
 def exact(
-    lm: NoiseLm, prefix: Sequence[int], row: Sequence[int], sampling: Sampling, longest: int
+    lm: NoiseLm,
+    prefix: Sequence[int],
+    row: Sequence[int],
+    sampling: Sampling,
+    longest: int,
+    along: Sequence[int] | None = None,
 ) -> float:
     """The probability of a row, symbol by symbol, without cache, batch or states."""
-    s, log_p, in_gap, filled = lm.vocabulary.symbols, 0.0, False, 0
-    place = 0  # in the prefix
+    s, log_p, in_gap, inside = lm.vocabulary.symbols, 0.0, False, 0
+    way = prefix if along is None else along
+    place = 0  # on the way
     for at, symbol in enumerate(row):
-        in_gap = place < len(prefix) and prefix[place] == s.mask
+        in_gap = place < len(way) and way[place] == s.mask
         if not in_gap:
             place += 1
             continue
         allowed = torch.zeros(lm.vocabulary.size, dtype=torch.bool)
-        going_on = not filled or room_to_go_on(row, at, prefix, s.mask, longest)
+        going_on = not inside or room_to_go_on(row, at, way, s.mask, longest)
         allowed[list(CONTENT)] = going_on
-        allowed[s.mask] = filled > 0
+        allowed[s.mask] = inside > 0
         read = torch.tensor([[*prefix, s.start, *row[:at]]])
         with torch.no_grad():
             logits = lm.model(input_ids=read).logits[0, -1]
         log_p += float(filtered_log_probs(logits[None], sampling, ~allowed)[0, symbol])
-        filled = 0 if symbol == s.mask else filled + 1
+        inside = 0 if symbol == s.mask else inside + 1
         place += symbol == s.mask
     return math.exp(log_p)
 
@@ -83,8 +91,9 @@ def drawn_around(
     longest: int,
     seed: int = 0,
     worth: float | None = None,
+    context: int | None = None,
 ) -> list[list[int]]:
-    grammar = GapGrammar(lm.vocabulary, longest).given(prefixes)
+    grammar = GapGrammar(lm.vocabulary, longest, context).given(prefixes)
     numbers = uniforms(len(prefixes), seed, longest)
     return draw_symbols(lm, prefixes, numbers, sampling, grammar, worth)
 
@@ -108,6 +117,38 @@ def test_draws_follow_the_enumerated_distribution(
     wrong = torch.tensor([exact(lm, prefix, row, other, longest) for row in rows])
     assert (wrong - probs).abs().max() > 0.01
     assert p_value(counts, rows, wrong) < 1e-4
+
+
+@pytest.mark.parametrize(("context", "along"), [(1, [1, -1, 0, -1]), (0, [-1, -1])])
+def test_draws_with_less_context_follow_their_enumerated_distribution(
+    tiny_lm: Build, singles: list[Encoded], context: int, along: list[int]
+) -> None:
+    lm = tiny_lm(singles, seed=2)
+    s, sampling = lm.vocabulary.symbols, Sampling(2)
+    prefix, way = ([s.mask if t < 0 else t for t in p] for p in ([2, 1, -1, 1, 0, -1, 2], along))
+    longest = len(way) + 2 + 3
+    rows = fillings(way, s.mask, s.end, longest)
+    probs = torch.tensor([exact(lm, prefix, row, sampling, longest, way) for row in rows])
+    assert float(probs.sum()) == pytest.approx(1.0, abs=1e-4)
+    drawn = drawn_around(lm, [prefix] * 4000, sampling, longest, context=context)
+    counts = Counter(map(tuple, drawn))
+    assert set(counts) <= {tuple(row) for row, p in zip(rows, probs, strict=True) if p > 0}
+    assert p_value(counts, rows, probs) > 1e-4
+    # The control: who reads another prefix writes otherwise.
+    wrong = torch.tensor([exact(lm, [s.mask, 2], row, sampling, longest, way) for row in rows])
+    assert p_value(counts, rows, wrong) < 1e-4
+
+
+def test_what_was_written_goes_back_into_its_prefix() -> None:
+    prefix, mask = [8, 9, 0, 7, 6, 5, 0], 0
+    assert along_gaps(prefix, mask, None) == prefix
+    assert along_gaps(prefix, mask, 2) == [8, 9, 0, 6, 5, 0]
+    assert along_gaps(prefix, mask, 0) == [0, 0]
+    for context in (None, 3, 2, 1, 0):
+        along = along_gaps(prefix, mask, context)
+        written = [t for s in along for t in ([1, 2, 0] if s == mask else [s])]
+        assert filled(prefix, along, [*written, 99], mask) == [8, 9, 1, 2, 7, 6, 5, 1, 2]
+    assert filled([4, 5], along_gaps([4, 5], mask, 0), [99], mask) == [4, 5]
 
 
 def is_written_along(text: list[int], prefix: list[int], s: Symbols) -> bool:
@@ -183,6 +224,32 @@ def test_a_gap_is_closed_in_time_where_the_room_ends(
 S = Symbols.after(10, classes=2)
 
 
+@given(st.integers(0, 500), st.booleans(), st.floats(0.05, 0.95), st.integers(0, 4))
+def test_a_lesson_with_less_context_is_what_is_drawn(
+    seed: int, pair: bool, rate: float, context: int
+) -> None:
+    text = LmText([1, 2, 3, S.unknown, 4], [5, 6, 7] if pair else None, 1)
+    mode = Infill(rate, context)
+    prefix, target, asked = mode.lesson(text, S, np.random.default_rng(seed))
+    whole = Infill(rate).lesson(text, S, np.random.default_rng(seed))
+    assert prefix == whole.prefix
+    # It writes the same, and is given what stands at most so far before a gap.
+    for lesson in (mode.lesson(text, S, np.random.default_rng(seed)), whole):
+        written = [t for t, own in zip(lesson.target, lesson.asked, strict=True) if own]
+        assert written == [t for t, own in zip(target, asked, strict=True) if own]
+    along = along_gaps(prefix, S.mask, context)
+    given_ = [t for t, own in zip(target, asked, strict=True) if not own]
+    assert given_ == [t for t in along if t != S.mask] + [S.end]
+    assert filled(prefix, along, target, S.mask) == Masked(rate).target(text, S)[:-1]
+    assert target[-1] == S.end and not asked[-1]
+
+
+@pytest.mark.parametrize("context", [-1, 1.5, True, "two"])
+def test_a_context_that_is_none_is_refused(context: Any) -> None:
+    with pytest.raises(InputError, match=r"noise\.context"):
+        Infill(0.4, context)
+
+
 @given(st.integers(0, 500), st.booleans(), st.floats(0.05, 0.95))
 def test_a_lesson_is_the_text_with_its_gaps_closed(seed: int, pair: bool, rate: float) -> None:
     text = LmText([1, 2, 3, S.unknown, 4], [5, 6, 7] if pair else None, 1)
@@ -222,15 +289,17 @@ def test_every_text_within_the_budget_has_room_for_all_its_gaps(
     assert len(lesson.prefix) <= lengths.prefix
 
 
+@pytest.mark.parametrize("context", [None, 1])
 @pytest.mark.parametrize("of", ["singles", "pairs"])
 def test_noise_holds_what_was_visible_of_its_source(
-    tiny_lm: Build, of: str, request: pytest.FixtureRequest
+    tiny_lm: Build, of: str, context: int | None, request: pytest.FixtureRequest
 ) -> None:
     texts: list[Encoded] = request.getfixturevalue(of)
     lm = tiny_lm(texts)
     # It reads more than noise can be long: what it cuts off would be missed here.
     tokenizer = WordTokenizer(max_length=80)
-    sampler = Sampler(lm, Infill(0.4), Sampling(3), texts, tokenizer, Lengths(12, 24), seed=5)
+    mode = Infill(0.4, context)
+    sampler = Sampler(lm, mode, Sampling(3), texts, tokenizer, Lengths(12, 24), seed=5)
     drawn, counts = sampler.draw(range(60), batch_size=16)
     assert counts.dropped == 0
     s, same = lm.vocabulary.symbols, 0

@@ -100,7 +100,7 @@ def test_texts_that_fit_the_budget_fit_prefix_and_target() -> None:
 
 def test_modes_are_a_closed_table() -> None:
     for name in MODES:
-        assert build_mode({"mode": name, "mask_rate": 0.3}).to_plain()["name"] == name
+        assert build_mode({"mode": name, "mask_rate": 0.3, "context": 4}).to_plain()["name"] == name
     assert build_mode({"mode": "masked", "mask_rate": 0.3}) == Masked(0.3)
     with pytest.raises(InputError, match=r"'os\.system'"):
         build_mode({"mode": "os.system", "mask_rate": 0.3})
