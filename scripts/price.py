@@ -73,9 +73,9 @@ def _train(costs: Costs, task: TaskRuns, method: str, seed: int) -> float:
 
 
 def _known(costs: Costs, task: TaskRuns, method: str, seed: int) -> bool:
-    """Whether all that the method needed was timed: without noise there is only the training."""
+    """Whether all that a run needed was timed: without energies there is only the training."""
     cost = costs.get(_name(task, method, seed), {})
-    has_noise = method != task.baseline
+    has_noise = task.members[method][seed].test.energy_N is not None
     return all(cost.get(stage) is not None for stage in (STAGES if has_noise else STAGES[2:]))
 
 
