@@ -1,7 +1,8 @@
 """Scoring: `predict` against the text-classification pipeline of transformers; memory; estimators.
 
     pipeline    the same weights, tokenizer, texts and threads, texts of mixed lengths cut at 128
-                tokens; theirs is the pipeline at whichever of its batch sizes is fastest
+                tokens, in float32 and in bf16 (ours: precision=bf16-mixed; theirs: its weights);
+                theirs is the pipeline at whichever of its batch sizes is fastest
     memory      peak of a process that scores ten times the rows (`stubbed.py`: all but the encoder)
     estimators  ours against torchmetrics' calibration error, over many predictions, seconds of the
                 processor (`estimators.py`)
@@ -12,6 +13,7 @@ ten million rows: python scripts/bench/stubbed.py (its first lines say how).
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -19,10 +21,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bench.lengths import LENGTHS
 from bench.models import SIZES
@@ -31,7 +36,12 @@ from calib_ebm.energy.encoder import hush, load_encoder
 from calib_ebm.energy.heads import build_energy
 from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.shapes import Example
-from calib_ebm.tokens.tokenizer import TextTokenizer, load_tokenizer, train_tokenizer
+from calib_ebm.tokens.tokenizer import (
+    TextTokenizer,
+    encode_examples,
+    load_tokenizer,
+    train_tokenizer,
+)
 from calib_ebm.windows import WINDOW, WindowScorer
 
 PART = "scoring"
@@ -39,7 +49,9 @@ MAX_LENGTH = 128
 BATCH_SIZES = (1, 4, 8, 32)
 TEXTS = {"embedded": 2048, "minilm": 512, "roberta_base": 96}
 COLUMNS = {"SST-2": 0, "CoLA": 3, "MRPC": 3, "RTE": 1}
-PIPELINE = "theirs: the pipeline of transformers at its fastest batch size"
+PIPELINE = "theirs: the pipeline of transformers in the same precision, at its fastest batch size"
+FLOOR = "theirs: the products of the encoder's linear layers alone; ratio: ours / theirs"
+DEFAULT = "theirs: the pipeline of transformers as it comes, one text after another"
 MEMORY = "peak memory; ours: ten times the rows, theirs: the rows; ratio: ours / theirs"
 METRIC = "theirs: torchmetrics' MulticlassCalibrationError, seconds of the processor"
 METRIC_MEMORY = "peak memory; theirs: torchmetrics'; ratio: theirs / ours"
@@ -54,7 +66,7 @@ def measure(options: Options) -> list[Row]:
             if options.takes(f"pipeline {size} {case}") and (
                 not options.short or size != "roberta_base"
             ):
-                rows.append(_against_pipeline(size, case, texts, options))
+                rows += _against_pipeline(size, case, texts, options)
     if options.takes("memory"):
         rows.append(_memory(options))
     if options.takes("estimators"):
@@ -97,58 +109,122 @@ def _network(size: str, options: Options) -> tuple[EnergyNetwork, TextTokenizer]
     return network.eval(), TextTokenizer(hf, MAX_LENGTH)
 
 
-def _against_pipeline(size: str, case: str, texts: list[str], options: Options) -> Row:
-    from transformers import pipeline
-
+def _against_pipeline(size: str, case: str, texts: list[str], options: Options) -> list[Row]:
     hush()
     network, tokenizer = _network(size, options)
-    pipe = pipeline(
-        "text-classification",
-        model=network.classifier,
-        tokenizer=tokenizer.hf,
-        device="cpu",
-        top_k=None,
-    )
-    examples = [Example("", text, None, -1) for text in texts]
-
-    def theirs(batch_size: int, some: list[str]) -> Any:
-        return pipe(some, batch_size=batch_size, truncation=True, max_length=MAX_LENGTH)
-
-    # The pipeline runs first: its encoder has transformers' own attention then, and ours after.
-    few = texts[:32]
-    told = [{one["label"]: one["score"] for one in text} for text in theirs(8, few)]
     sizes = BATCH_SIZES[1:3] if options.short else BATCH_SIZES
+    # Before ours is built: the encoder has transformers' own attention then.
+    theirs = {
+        "float32": _pipeline(network.classifier, tokenizer),
+        "bf16": _pipeline(copy.deepcopy(network.classifier).to(torch.bfloat16), tokenizer),
+    }
     what: dict[str, Callable[[], object]] = {
-        str(batch_size): (lambda batch_size=batch_size: theirs(batch_size, texts))  # type: ignore[misc]
+        f"{precision} {batch_size}": partial(pipe, texts, batch_size)
+        for precision, pipe in theirs.items()
         for batch_size in sizes
     }
-    scorer = WindowScorer(network, tokenizer)
-    probs_BC = scorer.score(examples[:32]).logits_BC.double().softmax(dim=1)
-    names = network.classifier.config.id2label  # type: ignore[union-attr]
-    expected = torch.tensor([[text[names[at]] for at in (0, 1)] for text in told])
-    torch.testing.assert_close(probs_BC.float(), expected, rtol=1e-4, atol=1e-4)
-    what["ours"] = lambda: [
-        scorer.score(examples[at : at + WINDOW]) for at in range(0, len(examples), WINDOW)
-    ]
+    told = {precision: pipe(texts[:32], 8) for precision, pipe in theirs.items()}
+    examples = [Example("", text, None, -1) for text in texts]
+    for precision, tolerance in (("float32", 1e-4), ("bf16", 5e-2)):
+        scorer = WindowScorer(network, tokenizer, bf16=precision == "bf16")
+        probs_BC = scorer.score(examples[:32]).logits_BC.double().softmax(dim=1).float()
+        expected_BC = _probs(told[precision], network)
+        torch.testing.assert_close(probs_BC, expected_BC, rtol=0, atol=tolerance)
+        what[f"ours {precision}"] = partial(_windows, scorer, examples)
+        what[f"products {precision}"] = _products(
+            network, tokenizer, examples, scorer.tokens, precision
+        )
     say(f"{size}, {case}: {len(texts)} texts")
     seconds = in_turn(what, options.rounds or (2 if options.short else 5))
-    best = min(
-        (str(each) for each in sizes),
-        key=lambda name: sorted(seconds[name])[len(seconds[name]) // 2],
+    middle = {name: median(each) for name, each in seconds.items()}
+    rows = []
+    for precision in theirs:
+        best = min((f"{precision} {each}" for each in sizes), key=middle.__getitem__)
+        rows.append(
+            compared(
+                PART,
+                f"pipeline {size} {case} ({best})",
+                seconds[f"ours {precision}"],
+                seconds[best],
+                note=PIPELINE,
+                wanted="at least 3",
+                further={"texts": len(texts), **middle},
+            )
+        )
+    for precision in theirs:
+        rows.append(
+            compared(
+                PART,
+                f"products {size} {case} ({precision})",
+                seconds[f"ours {precision}"],
+                seconds[f"products {precision}"],
+                note=FLOOR,
+                inverse=True,
+            )
+        )
+    if 1 in sizes:
+        rows.append(
+            compared(
+                PART,
+                f"pipeline {size} {case}",
+                seconds["ours float32"],
+                seconds["float32 1"],
+                note=DEFAULT,
+                further={"texts": len(texts)},
+            )
+        )
+    return rows
+
+
+def _pipeline(model: Any, tokenizer: TextTokenizer) -> Callable[[list[str], int], Any]:
+    """Texts and a batch size to what the pipeline says of each text."""
+    from transformers import pipeline
+
+    pipe = pipeline(
+        "text-classification", model=model, tokenizer=tokenizer.hf, device="cpu", top_k=None
     )
-    further = {
-        f"seconds_batch_{each}": sorted(seconds[str(each)])[len(seconds["ours"]) // 2]
-        for each in sizes
-    }
-    return compared(
-        PART,
-        f"pipeline {size} {case} (best: {best})",
-        seconds["ours"],
-        seconds[best],
-        note=PIPELINE,
-        wanted="at least 3",
-        further={"texts": len(texts), "best_batch_size": int(best), **further},
+    return lambda texts, batch_size: pipe(
+        texts, batch_size=batch_size, truncation=True, max_length=MAX_LENGTH
     )
+
+
+def _probs(told: Any, network: EnergyNetwork) -> Tensor:
+    """What the pipeline said, as B by C."""
+    names = network.classifier.config.id2label  # type: ignore[union-attr]
+    each = [{one["label"]: one["score"] for one in text} for text in told]
+    return torch.tensor([[text[names[at]] for at in (0, 1)] for text in each])
+
+
+def _products(
+    network: EnergyNetwork,
+    tokenizer: TextTokenizer,
+    examples: list[Example],
+    tokens: int,
+    precision: str,
+) -> Callable[[], None]:
+    """The products of the encoder's linear layers, for as many tokens as the texts have."""
+    encoded, _ = encode_examples(tokenizer, examples)
+    total = sum(len(text.ids_a) + tokenizer.single.size for text in encoded)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    weights = [
+        module.weight.detach().to(dtype)
+        for name, module in network.classifier.base_model.named_modules()
+        if isinstance(module, torch.nn.Linear) and "pooler" not in name  # it reads one token a text
+    ]
+    inputs = {w.shape[1]: torch.randn(tokens, w.shape[1]).to(dtype) for w in weights}
+
+    @torch.inference_mode()
+    def work() -> None:
+        for at in range(0, total, tokens):
+            for weight in weights:
+                torch.nn.functional.linear(inputs[weight.shape[1]][: total - at], weight)
+
+    return work
+
+
+def _windows(scorer: WindowScorer, examples: list[Example]) -> None:
+    for at in range(0, len(examples), WINDOW):
+        scorer.score(examples[at : at + WINDOW])
 
 
 # ------------------------------------------------------------------------- memory and estimators
