@@ -20,19 +20,16 @@ from calib_ebm.report.atomic import write_text_atomic
 
 NOT_OF_THE_RUN = ("run_dir", "cache_dir", "overwrite", "logger", "hydra")
 """Settings that change where things go, but no number."""
-WHERE_IT_RUNS = frozenset(
-    f"trainer.{name}"
-    for name in (
-        "accelerator",
-        "devices",
-        "num_nodes",
-        "strategy",
-        "workers",
-        "threads",
-        "checkpoint_every",
-    )
+WHERE_IT_RUNS = (
+    "accelerator",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "workers",
+    "threads",
+    "checkpoint_every",
 )
-"""Settings with which a run that was begun with others goes on: on fewer processes, say."""
+"""Of `trainer`: what a run that was begun with others goes on with: on fewer processes, say."""
 PRODUCTS = (
     "config.yaml",
     "run.json",
@@ -58,7 +55,10 @@ Config = Mapping[str, Any]
 
 def settings_digest(config: Config) -> str:
     """Eight hexadecimal digits: of the settings that change numbers, and the package's version."""
-    kept = {key: value for key, value in config.items() if key not in NOT_OF_THE_RUN}
+    kept = _kept(config)
+    if isinstance(kept.get("trainer"), Mapping):
+        trainer = {k: value for k, value in kept["trainer"].items() if k not in WHERE_IT_RUNS}
+        kept["trainer"] = trainer
     text = json.dumps([__version__, kept], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -180,7 +180,7 @@ def _broken(path: Path, why: str) -> InputError:
 def _require_same(config: Config, path: Path) -> None:
     there = read_config(path)
     differences = {*_differences(_kept(there), _kept(config))}
-    changed = sorted(differences - WHERE_IT_RUNS)
+    changed = sorted(differences - {f"trainer.{name}" for name in WHERE_IT_RUNS})
     if changed:
         raise InputError(
             f"{path.parent} holds a run with other settings ({', '.join(changed[:6])}"

@@ -42,7 +42,7 @@ OF_A_PEER = re.compile(
 """What torch says where another process is gone."""
 GOES_ON = (
     "That ends all of them. What was written is whole: the same command goes on, on fewer "
-    "processes too (the same run_dir=, another trainer=)."
+    "processes too (another trainer= of the same precision)."
 )
 
 

@@ -65,7 +65,13 @@ def test_the_same_settings_go_on_and_others_are_told_what_differs(tmp_path: Path
 def test_a_run_goes_on_elsewhere_than_it_began(tmp_path: Path) -> None:
     ddp = {"accelerator": "cpu", "devices": 2, "strategy": "ddp", "precision": "32-true"}
     open_run(CONFIG | {"trainer": ddp}, tmp_path)
-    open_run(CONFIG | {"trainer": ddp | {"devices": 1, "strategy": "auto"}}, tmp_path)
+    alone = ddp | {"devices": 1, "strategy": "auto"}
+    open_run(CONFIG | {"trainer": alone}, tmp_path)
+    # The very command finds it, without naming the folder.
+    assert run_folder(CONFIG | {"trainer": alone}) == run_folder(CONFIG | {"trainer": ddp})
+    assert run_folder(CONFIG | {"trainer": ddp | {"precision": "bf16-mixed"}}) != run_folder(
+        CONFIG | {"trainer": ddp}
+    )
     assert read_config(tmp_path / "config.yaml")["trainer"] == ddp
     with pytest.raises(InputError, match=r"other settings \(trainer.precision\)"):
         open_run(CONFIG | {"trainer": ddp | {"precision": "bf16-mixed"}}, tmp_path)
