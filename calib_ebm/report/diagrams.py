@@ -42,7 +42,7 @@ def reliability(bins: Bins, slug: str, label: str) -> str:
         # Fixed margins, so that two of these beside each other line up whatever their counts are.
         figure = Figure(figsize=svg.WIDE)
         upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
-        figure.subplots_adjust(left=0.15, right=0.95, top=0.97, bottom=0.12, hspace=0.08)
+        figure.subplots_adjust(left=0.15, right=0.95, top=0.86, bottom=0.12, hspace=0.08)
         _draw_gaps(upper, bins)
         _draw_counts(lower, bins)
         return svg.to_svg(figure, slug, label)
@@ -79,7 +79,7 @@ def _draw_gaps(axes: Axes, bins: Bins) -> None:
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="Right")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     svg.soft_grid(axes)
-    axes.legend(loc="upper left", handlelength=1.2)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), handlelength=1.2, labelspacing=0.25)
 
 
 def _draw_counts(axes: Axes, bins: Bins) -> None:
@@ -134,7 +134,9 @@ def curve(
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
         if as_percent:
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=_percent_decimals(axes)))
+            axes.yaxis.set_major_formatter(
+                PercentFormatter(1, decimals=svg.percent_decimals(axes.get_yticks()))
+            )
         axes.set_xlabel("Step")
         return svg.to_svg(figure, slug, label)
 
@@ -279,9 +281,3 @@ def _legend_above(axes: Axes) -> None:
     axes.legend(
         loc="lower right", bbox_to_anchor=(1, 1), ncols=2, handlelength=1.2, borderaxespad=0.2
     )
-
-
-def _percent_decimals(axes: Axes) -> int:
-    """As many as the ticks need to be exact; they are steps of 1, 2 or 5 times a power of ten."""
-    between = float(np.diff(axes.get_yticks()).min(initial=1.0))
-    return min(4, max(0, -math.floor(math.log10(100 * between) + 1e-9)))

@@ -78,7 +78,9 @@ def lines(
         axes.set(xlabel=axis_labels[0], ylabel=axis_labels[1])
         for axis, is_share in zip((axes.xaxis, axes.yaxis), percent, strict=True):
             if is_share:
-                axis.set_major_formatter(PercentFormatter(1, decimals=_decimals_of(axis)))
+                axis.set_major_formatter(
+                    PercentFormatter(1, decimals=svg.percent_decimals(axis.get_majorticklocs()))
+                )
         _legend_above(figure)
         return svg.to_svg(figure, slug, label)
 
@@ -222,9 +224,3 @@ def _legend_above(figure: Figure) -> None:
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1.0)
-
-
-def _decimals_of(axis: object) -> int:
-    ticks = np.asarray(axis.get_majorticklocs())  # type: ignore[attr-defined]
-    between = float(np.diff(ticks).min(initial=1.0))
-    return min(4, max(0, -math.floor(math.log10(100 * between) + 1e-9)))

@@ -9,11 +9,12 @@ from __future__ import annotations
 import io
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -159,3 +160,16 @@ def _page_style(style: str) -> str:
     # The size stays, the family is the page's. Matplotlib writes two entries, or one: `font`.
     style = re.sub(r"font-family:[^;]*;?\s*", "", style)
     return re.sub(r"font:[^;]*?([\d.]+)px[^;]*", r"font-size: \1px", style)
+
+
+def percent_decimals(ticks: Sequence[float] | np.ndarray) -> int:
+    """Decimals that shares at an axis need as percentages, to say what they are.
+
+    >>> percent_decimals([0, 0.05, 0.1]), percent_decimals([0, 0.025, 0.05])
+    (0, 1)
+    """
+    percent = 100 * np.asarray(ticks, dtype=float)
+    for decimals in range(4):
+        if np.allclose(percent, percent.round(decimals), rtol=0, atol=1e-9):
+            return decimals
+    return 4

@@ -32,8 +32,8 @@ ENERGY, LOSS, NOISE, PER_TEXT = "energy.name", "loss.name", "noise.name", "noise
 CALIBRATOR, ENCODER = "calibrator.name", "encoder.name_or_path"
 FIRST = (ENERGY, LOSS, NOISE, PER_TEXT, CALIBRATOR, ENCODER, "loss.nce_weight")
 """Named before all others, which they often decide."""
-PLAIN_LOSSES = ("joint", "cross_entropy")
-"""Cross-entropy, with the energy's loss where there is an energy."""
+PLAIN_LOSS = "cross_entropy"
+"""With the energy's loss where there is an energy."""
 PLAIN_NAMES = ("none", "baseline", "plain", "plain fine-tuning", "cross_entropy")
 """What tables of plain fine-tuning are called."""
 ONLY_WITH_ENERGY = ("noise.", "loss.nce_weight", "loss.ramp", "energy.")
@@ -45,8 +45,6 @@ def method_settings(config: Mapping[str, Any]) -> Flat:
     if isinstance(task := kept.get("task"), Mapping):
         kept["task"] = {key: value for key, value in task.items() if key not in OF_THE_TASK}
     flat = {name: value for name, value in _flat(kept).items() if name not in OF_THE_MACHINE}
-    if flat.get(LOSS) in PLAIN_LOSSES:
-        flat[LOSS] = PLAIN_LOSSES[0]
     if flat.get(ENERGY, "none") == "none":
         # Plain fine-tuning has these settings too, and uses none of them.
         flat = {k: v for k, v in flat.items() if k == ENERGY or not k.startswith(ONLY_WITH_ENERGY)}
@@ -107,9 +105,9 @@ def _naming(tasks: Sequence[str], settings: Sequence[Flat]) -> tuple[str, ...]:
 
 
 def _name(flat: Flat, naming: Sequence[str], *, short: bool) -> str:
-    energy, loss = str(flat.get(ENERGY, "none")), str(flat.get(LOSS, PLAIN_LOSSES[0]))
+    energy, loss = str(flat.get(ENERGY, "none")), str(flat.get(LOSS, PLAIN_LOSS))
     plain = "plain fine-tuning" if energy == "none" else energy
-    if loss not in PLAIN_LOSSES:
+    if loss != PLAIN_LOSS:
         plain = loss if energy == "none" else f"{energy} + {loss}"
     parts = [plain]
     last = Counter(name.rpartition(".")[2] for name in naming)
@@ -162,7 +160,7 @@ def names_with_tables(
 
 def is_plain(settings: Flat) -> bool:
     """Whether this is fine-tuning by cross-entropy alone."""
-    return settings.get(ENERGY, "none") == "none" and settings.get(LOSS, "joint") in PLAIN_LOSSES
+    return settings.get(ENERGY, "none") == "none" and settings.get(LOSS, PLAIN_LOSS) == PLAIN_LOSS
 
 
 def find_baseline(

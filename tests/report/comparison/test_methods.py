@@ -44,8 +44,8 @@ def test_plain_fine_tuning_is_the_same_whatever_its_noise_would_be() -> None:
     assert flat("hidden") != flat("hidden", noise__per_text=8)
 
 
-def test_the_name_of_the_loss_before_it_was_one_of_several() -> None:
-    assert flat(loss__name="joint") == flat(loss__name="cross_entropy")
+def test_another_loss_is_another_method() -> None:
+    assert flat(loss__name="cross_entropy") == flat()
     assert flat(loss__name="focal") != flat()
 
 
