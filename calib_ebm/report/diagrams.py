@@ -40,9 +40,9 @@ def reliability(bins: Bins, slug: str, label: str) -> str:
     """Reliability diagram: frequency against confidence, the gaps, and the counts underneath."""
     with svg.drawing():
         # Fixed margins, so that two of these beside each other line up whatever their counts are.
-        figure = Figure(figsize=svg.WIDE)
+        figure = Figure(figsize=(svg.WIDE[0], svg.WIDE[1] + 0.5))
         upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
-        figure.subplots_adjust(left=0.15, right=0.95, top=0.86, bottom=0.12, hspace=0.08)
+        figure.subplots_adjust(left=0.15, right=0.95, top=0.87, bottom=0.105, hspace=0.08)
         _draw_gaps(upper, bins)
         _draw_counts(lower, bins)
         return svg.to_svg(figure, slug, label)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 MINUS = "\N{MINUS SIGN}"
 NOTHING = "\N{EN DASH}"
 """In a cell that has no value."""
+SEEN = 5e-4
+"""What three decimals show as more than nothing."""
 
 
 def percent(value: float) -> str:
@@ -22,18 +24,25 @@ def percent(value: float) -> str:
     return _minus(f"{100 * value:.1f}%") if abs(value) < 1000 else decimals(value)
 
 
-def decimals(value: float) -> str:
+def decimals(value: float, beside: float = 0.0) -> str:
     """A number with three decimals; very large and very small ones in powers of ten.
+
+    Args:
+        value: the number.
+        beside: the largest that stands beside it; next to one with three decimals it has three.
 
     >>> decimals(0.1234), decimals(2.0), decimals(3.2e9), decimals(float("inf"))
     ('0.123', '2.000', '3.20e+09', 'infinite')
+    >>> decimals(0.0002), decimals(0.0002, beside=0.01)
+    ('2.00e-04', '0.000')
     """
     if math.isnan(value):
         return "not defined"
     if math.isinf(value):
         return "infinite" if value > 0 else f"{MINUS}infinite"
     size = abs(value)
-    return _minus(f"{value:.2e}" if size >= 1e5 or 0 < size < 5e-4 else f"{value:.3f}")
+    tiny = 0 < size < SEEN and not abs(beside) >= SEEN
+    return _minus(f"{value:.2e}" if size >= 1e5 or tiny else f"{value:.3f}")
 
 
 def p_value(value: float) -> str:
@@ -72,6 +81,18 @@ def count(value: int, noun: str) -> str:
     return f"{value:,} {noun}{'' if value == 1 else 's'}"
 
 
+def interval(low: float, high: float, unit: str) -> str:
+    """Both ends in brackets, without a percentage's sign.
+
+    >>> interval(0.25, 0.75, "%"), interval(0.0001, 0.02, "nats")
+    ('[25.0, 75.0]', '[0.000, 0.020]')
+    """
+    if unit in ("%", "points"):
+        return f"[{percent(low)}, {percent(high)}]".replace("%", "")
+    largest = max(abs(low), abs(high))
+    return f"[{decimals(low, largest)}, {decimals(high, largest)}]"
+
+
 @dataclass(frozen=True)
 class StoredEstimate:
     """A value with its 95% interval, where one was computed."""
@@ -95,8 +116,7 @@ class StoredEstimate:
         """
         if self.low is None or self.high is None:
             return ""
-        write = percent if unit == "%" else decimals
-        return f"[{write(self.low)}, {write(self.high)}]".replace("%", "")
+        return interval(self.low, self.high, unit)
 
     def text(self, unit: str) -> str:
         """The value in its unit ("%" or a plain number), and the interval.

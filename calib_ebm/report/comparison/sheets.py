@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from calib_ebm.report.blocks import Cell, Table, row
-from calib_ebm.report.numbers import MINUS, NOTHING, decimals, p_value, percent
+from calib_ebm.report.numbers import MINUS, NOTHING, decimals, interval, p_value, percent
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Figure:
     @property
     def interval(self) -> str:
         """`[low, high]`, a percentage's sign left out."""
-        return f"[{self._write(self.low)}, {self._write(self.high)}]".replace("%", "")
+        return interval(self.low, self.high, self.unit)
 
     @property
     def signed(self) -> str:
