@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ NO_ROOM = frozenset(
     | {errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EIO}
 )
 """What a system says where there is no room, no right to write, or a file in a folder's place."""
+AFTER_THE_FIRST = 3.0
+"""Seconds in which a launcher ends the other processes of one that failed."""
 BY_RUST = re.compile(r"\(os error (\d+)\)")
 """How safetensors and tokenizers, whose errors are no `OSError`, say what the system said."""
 
@@ -74,7 +77,14 @@ def say_path(path: Path) -> None:
 
 
 def complain(text: str) -> None:
-    """What is wrong, on stderr."""
+    """What is wrong, on stderr.
+
+    What is wrong with a command is wrong in all its processes. The others leave the word to the
+    first one, whose end mostly ends them; who is alive after that has something of its own to say.
+    """
+    if not is_first_process():
+        time.sleep(AFTER_THE_FIRST)
+        text = f"process {os.environ.get('RANK') or os.environ.get('SLURM_PROCID', '?')}: {text}"
     print(wrapped(text), file=sys.stderr, flush=True)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from calib_ebm.command import guarded, wrapped
+from calib_ebm.command import AFTER_THE_FIRST, complain, guarded, wrapped
 from calib_ebm.draw_noise import draw_noise
 from calib_ebm.errors import InputError, Interrupted
 from calib_ebm.learn.joint import JointModule
@@ -201,6 +201,18 @@ BAD_WORDS = {
     "+energy=none": "cannot be composed",
     "hydra/launcher=jobib": "There is no hydra/launcher=jobib. allowed: basic, joblib, submitit_l",
 }
+
+
+def test_a_process_of_several_says_which_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("calib_ebm.command.time.sleep", waited.append)
+    complain("error: no room")
+    monkeypatch.setenv("RANK", "1")
+    complain("error: no room")
+    assert capsys.readouterr().err == "error: no room\nprocess 1: error: no room\n"
+    assert waited == [AFTER_THE_FIRST]
 
 
 def test_a_launcher_that_is_not_installed_is_named_with_its_extra() -> None:

@@ -186,6 +186,21 @@ def test_one_that_dies_is_named_and_the_run_goes_on_alone(
     assert_same_numbers(run, one)
 
 
+def test_what_is_wrong_with_a_command_is_said_once_under_torchrun(
+    home: Path, still: tuple[str, ...]
+) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    port = f"--master-port={free_port()}"
+    done = subprocess.run(
+        [*torchrun, port, "-m", "calib_ebm.train", *still, "trainer=ddp_cpu", "loss.nce_weight=-1"],
+        capture_output=True,
+        text=True,
+        cwd=home,
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("loss.nce_weight is -1.0.") == 1
+
+
 def test_processes_that_would_each_train_alone_are_refused(
     home: Path, still: tuple[str, ...]
 ) -> None:
