@@ -131,22 +131,30 @@ def mean_of(runs: Mapping[int, Member], figure: str) -> Combined | None:
     )
 
 
-def difference(a: Mapping[int, Member], b: Mapping[int, Member], figure: str) -> Combined | None:
+def difference(
+    a: Mapping[int, Member], b: Mapping[int, Member], figure: str, other: str | None = None
+) -> Combined | None:
     """Mean of a - b over the seeds that both methods have, on the same texts.
 
     None where they share no seed or one of them lacks the figure.
 
+    Args:
+        a: runs of one method by seed.
+        b: of another.
+        figure: as in `Member.values`.
+        other: the figure of b; None: the same.
+
     Raises:
         InputError: two runs are not measured on the same texts.
     """
-    seeds = sorted(set(a) & set(b))
-    if not seeds or any(figure not in runs[s].values for s in seeds for runs in (a, b)):
+    seeds, other = sorted(set(a) & set(b)), other or figure
+    if not seeds or any(figure not in a[s].values or other not in b[s].values for s in seeds):
         return None
     for seed in seeds:
         require_same_texts(a[seed], b[seed])
     return combine(
-        [a[s].values[figure] - b[s].values[figure] for s in seeds],
-        [a[s].resampled[figure] - b[s].resampled[figure] for s in seeds],
+        [a[s].values[figure] - b[s].values[other] for s in seeds],
+        [a[s].resampled[figure] - b[s].resampled[other] for s in seeds],
     )
 
 

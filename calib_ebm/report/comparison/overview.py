@@ -44,10 +44,10 @@ def methods_section(tasks: Sequence[TaskRuns], sheets: Sequence[Sheet]) -> Secti
     return Section("methods", "Methods and tasks", (*blocks, *(sheet.block() for sheet in sheets)))
 
 
-def differences_section(tasks: Sequence[TaskRuns], sheet: Sheet | None) -> Section:
+def differences_section(tasks: Sequence[TaskRuns], sheets: Sequence[Sheet]) -> Section:
     """Each method against the baseline, or why there is nothing to say."""
     title = "What can be told from chance"
-    if sheet is None:
+    if not sheets:
         why = "There is no method beside the baseline, or no baseline, so nothing is compared."
         if baseline(tasks) is None:
             why = (
@@ -58,7 +58,7 @@ def differences_section(tasks: Sequence[TaskRuns], sheet: Sheet | None) -> Secti
                 known = ", ".join(PLAIN_NAMES[:-1]) + f" or {PLAIN_NAMES[-1]}"
                 why += f" Among tables, one method alone that is called {known} is the baseline."
         return Section("differences", title, (Paragraph(why),))
-    return Section("differences", title, (sheet.block(),))
+    return Section("differences", title, tuple(sheet.block() for sheet in sheets))
 
 
 def missing_section(tasks: Sequence[TaskRuns], left_out: Sequence[LeftOut]) -> Section:

@@ -31,8 +31,8 @@ from calib_ebm.report.comparison.overview import (
     methods_section,
     missing_section,
 )
+from calib_ebm.report.comparison.paired import differences_sheets
 from calib_ebm.report.comparison.results import (
-    differences_sheet,
     overview_sheets,
     slug_of,
     slugs_of,
@@ -159,7 +159,7 @@ class _Sheets:
     """The tables of a comparison; None for one of which there is nothing to say."""
 
     methods: tuple[Sheet, ...]
-    differences: Sheet | None
+    differences: tuple[Sheet, ...]
     associations: Sheet | None
     cost: Sheet | None
 
@@ -169,14 +169,20 @@ class _Sheets:
         methods = (settings_sheet(tasks), *overview_sheets(tasks), *main)
         return cls(
             methods=tuple(sheet for sheet in methods if sheet is not None),
-            differences=differences_sheet(tasks),
+            differences=differences_sheets(tasks),
             associations=energy.association_sheet(tasks, seed),
             cost=cost_sheet(tasks),
         )
 
     def all(self, of_stress: Sequence[Sheet]) -> tuple[Sheet, ...]:
         """In the order in which they are written."""
-        every = (*self.methods, self.differences, self.associations, *of_stress, self.cost)
+        every = (
+            *self.methods,
+            *self.differences,
+            self.associations,
+            *of_stress,
+            self.cost,
+        )
         return tuple(sheet for sheet in every if sheet is not None)
 
 

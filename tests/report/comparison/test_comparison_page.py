@@ -99,7 +99,7 @@ def test_a_page_needs_nothing_but_itself_and_says_what_was_found(
         assert text in page.text, text
     assert "Of one seed only" not in page.text
     assert len(page.best) >= 2  # ECE and NLL as trained
-    assert len(list((out / "tables").iterdir())) == 5 * 3
+    assert len(list((out / "tables").iterdir())) == 6 * 3
 
 
 def test_what_comes_from_data_is_shown_and_never_run(

@@ -9,8 +9,8 @@ import pytest
 from calib_ebm.report.comparison.find import read_all
 from calib_ebm.report.comparison.making import cost_sheet, settings_sheet
 from calib_ebm.report.comparison.members import TaskRuns, gather, resample
+from calib_ebm.report.comparison.paired import differences_sheets
 from calib_ebm.report.comparison.results import (
-    differences_sheet,
     figures_of,
     over_tasks,
     overview_sheets,
@@ -119,8 +119,7 @@ def test_each_difference_says_whether_it_is_sure_and_what_it_would_take(
     grid: list[Path],
 ) -> None:
     tasks = read(*grid)
-    sheet = differences_sheet(tasks)
-    assert sheet is not None
+    sheet, _ = differences_sheets(tasks)
     rows = {row[2]: row for row in sheet.rows}
     assert {row[0] for row in sheet.rows} == {"hidden"}
     ece, accuracy = rows["ECE, top-label, as trained"], rows["Accuracy"]
@@ -133,9 +132,27 @@ def test_each_difference_says_whether_it_is_sure_and_what_it_would_take(
 
 def test_without_a_baseline_there_are_no_differences(run_folder: Folder) -> None:
     folders = (run_folder(energy="hidden"), run_folder(energy="scalar"))
-    assert differences_sheet(read(*folders)) is None
-    sheet = differences_sheet(read(*folders, baseline="scalar"))
-    assert sheet is not None and {row[0] for row in sheet.rows} == {"hidden"}
+    assert differences_sheets(read(*folders)) == ()
+    sheets = differences_sheets(read(*folders, baseline="scalar"))
+    assert {row[0] for sheet in sheets for row in sheet.rows} == {"hidden"}
+
+
+def test_what_a_method_gives_without_the_labels_stands_beside_the_calibrated_baseline(
+    grid: list[Path],
+) -> None:
+    tasks = read(*grid)
+    _, sheet = differences_sheets(tasks)
+    assert sheet.slug == "without-labels"
+    rows = {row[2]: row[3] for row in sheet.rows}
+    assert {*rows} == {f"{name}, as trained" for name in ("ECE, top-label", "NLL", "Brier score")}
+    plain, hidden = (tasks[0].members[name] for name in ("plain fine-tuning", "hidden"))
+    for name, title in (("cal/ece", "ECE, top-label, as trained"), ("nll", "NLL, as trained")):
+        each = [
+            hidden[s].values[f"test/{name}"] - plain[s].values[f"test_calibrated/{name}"]
+            for s in hidden
+        ]
+        figure = rows[title]
+        assert isinstance(figure, Figure) and figure.value == pytest.approx(sum(each) / len(each))
 
 
 def test_costs_are_means_over_the_runs_that_paid_them(grid: list[Path]) -> None:
