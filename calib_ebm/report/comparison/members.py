@@ -133,18 +133,18 @@ def gather(
     left_out: list[LeftOut] = []
     for run, name, flat in zip(runs, names, settings, strict=True):
         try:
-            members.append(_member(run, name, flat))
+            members.append(member_of(run, name, flat))
         except InputError as error:
             left_out.append(LeftOut(run.path, error.given))
     tasks = []
     for task in sorted({member.task for member in members}):
-        of_task, others = _comparable([m for m in members if m.task == task], chosen)
+        of_task, others = comparable([m for m in members if m.task == task], chosen)
         left_out += others
         tasks.append(TaskRuns(task, of_task, chosen if chosen in of_task else None))
     return tuple(tasks), tuple(left_out)
 
 
-def _member(run: RunFolder, name: str, flat: Flat) -> Member:
+def member_of(run: RunFolder, name: str, flat: Flat) -> Member:
     """Probabilities before and after the run's own calibrator, fitted again on its fit half.
 
     Raises:
@@ -208,7 +208,7 @@ def require_same_texts(a: Member, b: Member) -> None:
         )
 
 
-def _comparable(
+def comparable(
     members: list[Member], baseline: str | None
 ) -> tuple[dict[str, dict[int, Member]], list[LeftOut]]:
     """One run for each method and seed, all measured on the same texts."""

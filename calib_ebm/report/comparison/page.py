@@ -129,7 +129,7 @@ def compare(
             resample(member, resamples, seed)
     slugs = slugs_of(tasks)
     energies, broken = energy.energies_section(tasks, slugs)
-    under_stress, stress_sheets, unread = stress.stress_section(tasks, slugs)
+    under_stress, stress_sheets, unread = stress.stress_section(tasks, slugs, resamples, seed)
     left_out += (*broken, *unread)
     sheets = _Sheets.of(tasks, slugs, seed)
     page = Page(

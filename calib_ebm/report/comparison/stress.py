@@ -19,11 +19,11 @@ from calib_ebm.report.comparison.find import LeftOut
 from calib_ebm.report.comparison.members import STAGES, Member, TaskRuns
 from calib_ebm.report.comparison.results import AFTER, BEFORE, as_figure, title_of
 from calib_ebm.report.comparison.sheets import Entry, Figure, Sheet
+from calib_ebm.report.comparison.shifted import PLAIN_SCORING, differences_under_stress
 from calib_ebm.report.lines import Line
 
 FILE = "evaluations/stress.csv"
 TITLE = "Under corruption and on other texts"
-PLAIN_SCORING = "deterministic"
 FIGURES = (f"{BEFORE}/cls/acc", f"{BEFORE}/cal/ece", f"{AFTER}/cal/ece", f"{BEFORE}/nll")
 SCORES = {"energy": "Energy", "max_prob": "Confidence", "entropy": "Entropy", "margin": "Margin"}
 NONE = (
@@ -91,7 +91,7 @@ def _estimate(row: Mapping[str, str]) -> Estimate | None:
 
 
 def stress_section(
-    tasks: Sequence[TaskRuns], slugs: Sequence[str]
+    tasks: Sequence[TaskRuns], slugs: Sequence[str], resamples: int, seed: int
 ) -> tuple[Section, tuple[Sheet, ...], tuple[LeftOut, ...]]:
     """The section, its tables, and the files that could not be read."""
     blocks: list[Block] = []
@@ -111,7 +111,10 @@ def stress_section(
         for (task, found), slug in zip(of_tasks, slugs, strict=True)
         for panel in _panels(task, found, slug)
     ]
-    sheets = tuple(s for s in (_sets_sheet(of_tasks), _ood_sheet(of_tasks)) if s is not None)
+    in_pairs, unread = differences_under_stress(tasks, resamples, seed)
+    left_out += unread
+    every = (_sets_sheet(of_tasks), in_pairs, _ood_sheet(of_tasks))
+    sheets = tuple(sheet for sheet in every if sheet is not None)
     if not sheets:
         tables = all(member.is_table for task in tasks for member in task.every)
         absent = Absent(NONE_OF_TABLES if tables else NONE)

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
-from calib_ebm.report.comparison.find import read_all
+from calib_ebm.report.comparison.find import LeftOut, read_all
 from calib_ebm.report.comparison.members import gather, resample
-from calib_ebm.report.comparison.sheets import Figure
+from calib_ebm.report.comparison.sheets import Figure, Sheet
+from calib_ebm.report.comparison.shifted import differences_under_stress
 from calib_ebm.report.comparison.stress import Set, read_stress_of, stress_section
 
 Folder = Callable[..., Path]
@@ -82,7 +86,7 @@ def test_figures_of_seeds_are_put_together_and_drawn(run_folder: Folder) -> None
     for runs in tasks[0].members.values():
         for run in runs.values():
             resample(run, 20, 0)
-    section, sheets, left_out = stress_section(tasks, ["toy"])
+    section, sheets, left_out = stress_section(tasks, ["toy"], 20, 0)
     assert left_out == () and [sheet.slug for sheet in sheets] == ["stress", "out-of-distribution"]
     sets, ood = sheets
     by_set = {(each[0], each[2]): each for each in sets.rows}
@@ -101,15 +105,71 @@ def test_figures_of_seeds_are_put_together_and_drawn(run_folder: Folder) -> None
     ]
 
 
+@pytest.fixture
+def shifted(grid: list[Path], run_folder: Folder) -> list[Path]:
+    """Three seeds each of a bad and a good method, measured on typos as well."""
+    for run in grid:
+        _, energy, seed = run.name.split("-")
+        sharp = 6.0 if energy == "none" else 1.5
+        # Other texts, the same for both methods.
+        like = run_folder(
+            energy=energy, seed=int(seed[4:]), sharp=sharp, data_seed=5, name=f"{run.name}-typos"
+        )
+        shutil.move(like, run / "evaluations" / "typos-0.1-temperature")
+        write(run, [row("typos-0.1", "typos", "0.1", "x", 0.1, folder="typos-0.1-temperature")])
+    return grid
+
+
+def sheet_of(runs: list[Path]) -> tuple[Sheet | None, tuple[LeftOut, ...]]:
+    tasks, _ = gather(read_all(tuple(runs)).runs, None)
+    return differences_under_stress(tasks, 50, 0)
+
+
+def test_methods_stand_beside_the_baseline_in_pairs_on_each_set(shifted: list[Path]) -> None:
+    sheet, left_out = sheet_of(shifted)
+    assert sheet is not None and left_out == () and len(sheet.rows) == 1
+    method, task, name, seeds, before, after, without_labels, nll, _ = sheet.rows[0]
+    assert (method, task, name, seeds) == ("hidden", "toy", "typos-0.1", 3)
+    places = [run / "evaluations" / "typos-0.1-temperature" for run in shifted]
+    told = [json.loads((place / "metrics.json").read_text()) for place in places]
+    plain, hidden = told[:3], told[3:]
+
+    def gap(mine: str, other: str) -> float:
+        return fmean(h[mine] - p[other] for h, p in zip(hidden, plain, strict=True))
+
+    for cell, mine, other in (
+        (before, "test/cal/ece", "test/cal/ece"),
+        (after, "test_calibrated/cal/ece", "test_calibrated/cal/ece"),
+        (without_labels, "test/cal/ece", "test_calibrated/cal/ece"),
+        (nll, "test/nll", "test/nll"),
+    ):
+        assert isinstance(cell, Figure) and cell.value == pytest.approx(gap(mine, other), abs=1e-6)
+        assert cell.low <= cell.value <= cell.high
+    assert isinstance(before, Figure) and before.high < 0
+
+
+def test_an_evaluation_on_other_texts_or_elsewhere_is_not_compared(shifted: list[Path]) -> None:
+    *_, last = shifted
+    home = last / "evaluations"
+    # Another order of other texts: its ids are not those of the rest.
+    (home / "typos-0.1-temperature" / "predictions.parquet").unlink()
+    sheet, left_out = sheet_of(shifted)
+    assert sheet is not None and sheet.rows[0][3] == 2
+    assert [each.folder for each in left_out] == [home / "typos-0.1-temperature"]
+    write(last, [row("typos-0.1", "typos", "0.1", "x", 0.1, folder="../../outside")])
+    sheet, left_out = sheet_of(shifted)
+    assert sheet is not None and sheet.rows[0][3] == 2 and left_out == ()
+
+
 def test_a_broken_file_is_named_and_without_one_the_page_says_how_to_make_it(
     run_folder: Folder,
 ) -> None:
     folder = run_folder()
     tasks, _ = gather(read_all((folder,)).runs, None)
-    section, sheets, left_out = stress_section(tasks, ["toy"])
+    section, sheets, left_out = stress_section(tasks, ["toy"], 20, 0)
     assert sheets == () and left_out == ()
     assert "calib_ebm.evaluate writes it" in section.blocks[0].text  # type: ignore[union-attr]
     path = write(folder, [])
     path.write_text("set,kind\nclean,clean\n")
-    _, _, left_out = stress_section(tasks, ["toy"])
+    _, _, left_out = stress_section(tasks, ["toy"], 20, 0)
     assert [each.folder for each in left_out] == [path]
