@@ -88,7 +88,7 @@ def test_each_loss_builds(name: str) -> None:
     config = composed(f"loss={name}", "task=sst2")["loss"]
     built = build_loss(config, 2)
     assert config["name"] == name and type(built.label) is LABEL_LOSSES[name]
-    assert (built.nce_weight, built.ramp) == (1.0, 0.0)
+    assert (built.nce_weight, built.ramp) == (3.0, 1.0)
     # No setting is there that nothing reads.
     options = language_options(config)
     further = {} if options is None else asdict(options)
@@ -102,8 +102,8 @@ def test_each_loss_joins_each_energy_with_that_energy_s_weight(name: str) -> Non
         config = composed(f"loss={name}", f"energy={energy}")
         built, recipe = build_loss(config["loss"], 2), config["task"]["recipe"]
         assert config["energy"]["name"] == energy
-        assert built.nce_weight == recipe.get("nce_weight", {}).get(energy, 1.0)
-        assert built.ramp == recipe.get("nce_ramp", {}).get(energy, 0.0)
+        assert built.nce_weight == recipe["nce_weight"][energy]
+        assert built.ramp == recipe["nce_ramp"][energy]
 
 
 @pytest.mark.parametrize("name", of("trainer"))
