@@ -84,9 +84,13 @@ def _said(figure: Figure) -> str:
 
 
 def tiles(task: TaskRuns) -> Tiles:
-    """The first task's top-label ECE of up to four methods, before and after."""
+    """The first task's top-label ECE before and after: of the baseline and of the two lowest."""
+    name = f"{BEFORE}/cal/ece"
+    means = {method: mean_of(runs, name) for method, runs in task.members.items()}
+    lowest = sorted((m.value, each) for each, m in means.items() if m and each != task.baseline)
+    first = [] if task.baseline is None else [task.baseline]
     tiles = []
-    for method in task.methods[:4]:
+    for method in [*first, *(each for _, each in lowest)][:3]:
         for stage, called in ((BEFORE, "ECE as trained"), (AFTER, "after calibration")):
             name = f"{stage}/cal/ece"
             figure = as_figure(mean_of(task.members[method], name), name)
