@@ -32,6 +32,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from calib_ebm.lock import only_one
 from calib_ebm.report.atomic import write_json_atomic, write_text_atomic
 from calib_ebm.report.columns import broken
 
@@ -68,9 +69,16 @@ NUMBERS = {"rate", "value", "low", "high", "difference", "difference_low", "diff
 def write_stress(folder: Path, rows: Sequence[StressRow]) -> tuple[StressRow, ...]:
     """Write both files, with the rows of other evaluations that are there already.
 
+    Evaluations of one run may be at work at the same time: none loses the rows of another.
+
     Returns:
         all rows that are now there.
     """
+    with only_one(folder, lambda _: None, inside=True):
+        return _write_together(folder, rows)
+
+
+def _write_together(folder: Path, rows: Sequence[StressRow]) -> tuple[StressRow, ...]:
     new = {row.folder for row in rows}
     there = read_stress(folder) if (folder / CSV).is_file() else ()
     kept = tuple(row for row in there if row.folder not in new and (folder / row.folder).is_dir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,3 +71,16 @@ def test_the_tables_fit_80_columns_and_a_name_is_no_markup() -> None:
     text = console.export_text()
     assert "[bold]books" in text and "0.333 [0.100, 0.500]" in text
     assert max(map(len, text.splitlines())) <= 79 and "…" not in text
+
+
+def test_evaluations_at_the_same_time_lose_no_rows(tmp_path: Path) -> None:
+    sets = [f"set-{number}" for number in range(12)]
+    for name in sets:
+        (tmp_path / name).mkdir()
+
+    def evaluate(name: str) -> None:
+        write_stress(tmp_path, (replace(TYPOS, set=name, folder=name),))
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(evaluate, sets))
+    assert {row.set for row in read_stress(tmp_path)} == {*sets}
