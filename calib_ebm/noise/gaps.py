@@ -48,7 +48,9 @@ class GapGrammar:
         symbols = vocabulary.symbols
         self.mask_symbol, self.end = symbols.mask, symbols.end
         self.content_V = torch.from_numpy(vocabulary.drawable_V)
-        rows = [[*along, symbols.end] for along in self.along(prefixes)]
+        self.ways = self.along(prefixes)
+        """What each text is written along."""
+        rows = [[*way, symbols.end] for way in self.ways]
         for row in rows:
             assert self._shortest(row) <= max_symbols, "the budget leaves room for every gap"
         self.given_P = torch.tensor([symbol for row in rows for symbol in row], dtype=torch.long)

@@ -193,7 +193,7 @@ class Sampler:
             counts.cut += sum(row[-1] != symbols.end for row in written)
             counts.symbols += sum(map(len, written))
             if isinstance(grammar, GapGrammar):
-                ways = zip(chosen, grammar.along(chosen), written, strict=True)
+                ways = zip(chosen, grammar.ways, written, strict=True)
                 written = [filled(*way, symbols.mask) for way in ways]
             yield batch, [self.parse(row) for row in written]
 

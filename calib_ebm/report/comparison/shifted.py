@@ -89,6 +89,9 @@ def _by_set(task: TaskRuns, left_out: list[LeftOut]) -> dict[str, list[Member]]:
                     found.setdefault(name, []).append(of_set)
             except InputError as error:
                 left_out.append(LeftOut(folder, error.given))
+            except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+                # As of a stranger's run: it may be wrong in ways that nobody thought of.
+                left_out.append(LeftOut(folder, f"It cannot be read ({type(error).__name__})."))
     return found
 
 

@@ -161,6 +161,31 @@ def test_an_evaluation_on_other_texts_or_elsewhere_is_not_compared(shifted: list
     assert sheet is not None and sheet.rows[0][3] == 2 and left_out == ()
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("config.yaml", "- 1"), ("config.yaml", "calibrator: {name: {a: 1}}"), ("metrics.json", "[]")],
+)
+def test_a_broken_evaluation_is_left_out_and_named(
+    shifted: list[Path], file: str, text: str
+) -> None:
+    place = shifted[-1] / "evaluations" / "typos-0.1-temperature"
+    (place / file).write_text(text)
+    sheet, left_out = sheet_of(shifted)
+    assert sheet is not None and sheet.rows[0][3] == 2
+    assert [each.folder for each in left_out] == [place]
+
+
+def test_an_evaluation_that_is_wrong_in_an_unknown_way_stops_nothing(
+    shifted: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(folder: Path) -> None:
+        raise KeyError(folder)
+
+    monkeypatch.setattr("calib_ebm.report.comparison.shifted.read_run", unreadable)
+    sheet, left_out = sheet_of(shifted)
+    assert sheet is None and len(left_out) == len(shifted)
+
+
 def test_a_broken_file_is_named_and_without_one_the_page_says_how_to_make_it(
     run_folder: Folder,
 ) -> None:
