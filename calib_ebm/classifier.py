@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -43,17 +43,8 @@ from calib_ebm.model_folder import (
 from calib_ebm.names import FACTS
 from calib_ebm.shapes import Encoded, Example, TokenBatch
 from calib_ebm.tokens.collate import pad_batch
-from calib_ebm.tokens.order import OnceBatches
 from calib_ebm.tokens.tokenizer import TextTokenizer, encode_examples, load_tokenizer
-from calib_ebm.windows import WINDOW, WindowScorer, to_device
-
-
-class ScoredRows(NamedTuple):
-    """Scores of some rows of a set, in the order in which they were computed."""
-
-    rows: Tensor
-    logits_BC: Tensor
-    energy_B: Tensor | None
+from calib_ebm.windows import WINDOW, ScoredRows, WindowScorer, to_device
 
 
 class ScoredText(NamedTuple):
@@ -78,6 +69,7 @@ class EnergyClassifier:
         labels: class names in index order.
         energy_name: a key of `ENERGIES`, or "none".
         calibrator: makes probabilities of logits.
+        tokens_per_pass: of the encoder, at most; None: as the device likes it.
     """
 
     network: EnergyNetwork
@@ -85,7 +77,8 @@ class EnergyClassifier:
     labels: tuple[str, ...]
     energy_name: str
     calibrator: Calibrator = field(default_factory=NoCalibration)
-    batch_size: int = 64
+    tokens_per_pass: int | None = None
+    _made: WindowScorer | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> EnergyClassifier:
@@ -268,7 +261,8 @@ class EnergyClassifier:
             texts: the texts, or pairs of texts.
             window: how many are read before they are sorted by length and scored.
         """
-        scorer = WindowScorer(self.network.eval(), self.tokenizer)
+        self.network.eval()
+        scorer = self._scorer()
         coming = iter(texts)
         while found := list(islice(coming, window)):
             pairs = ((text, None) if isinstance(text, str) else text for text in found)
@@ -280,7 +274,6 @@ class EnergyClassifier:
                 energy = None if energy_B is None else float(energy_B[row])
                 yield ScoredText(self.labels[best], float(probs_C[best]), probs_C, energy)
 
-    @torch.inference_mode()
     def score_encoded(
         self,
         encoded: Sequence[Encoded],
@@ -288,21 +281,21 @@ class EnergyClassifier:
         world: int = 1,
         *,
         with_dropout: bool = False,
+        seed: int = 0,
+        tell: Callable[[int], None] | None = None,
     ) -> ScoredRows:
-        """Score this rank's share of encoded texts, in batches of similar length."""
+        """Score this rank's share of encoded texts; see `WindowScorer.score_encoded`."""
         self.network.train(with_dropout)
-        device = next(self.network.parameters()).device
-        lengths = [len(t.ids_a) + len(t.ids_b or ()) for t in encoded]
-        rows: list[int] = []
-        logits = [torch.zeros(0, len(self.labels))]
-        energies = [torch.zeros(0)]
-        for batch in OnceBatches(lengths, self.batch_size, rank, world):
-            tokens = pad_batch(self.tokenizer, [encoded[row] for row in batch])
-            scores = self.network(to_device(tokens, device))
-            rows += batch
-            logits.append(scores.logits_BC.float().cpu())
-            if scores.energy_B is not None:
-                energies.append(scores.energy_B.float().cpu())
-        self.network.eval()
-        energy_B = None if self.network.energy is None else torch.cat(energies)
-        return ScoredRows(torch.tensor(rows, dtype=torch.long), torch.cat(logits), energy_B)
+        further: dict[str, Any] = {} if tell is None else {"tell": tell}
+        try:
+            return self._scorer().score_encoded(encoded, rank, world, seed=seed, **further)
+        finally:
+            self.network.eval()
+
+    def _scorer(self) -> WindowScorer:
+        """Made once: it tries out how the encoder can be asked."""
+        made = self._made
+        if made is None or made.network is not self.network or made.tokenizer is not self.tokenizer:
+            made = self._made = WindowScorer(self.network, self.tokenizer)
+        made.asked = self.tokens_per_pass
+        return made

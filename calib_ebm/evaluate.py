@@ -38,6 +38,8 @@ SETTINGS = {
     "names of the classes; null: those that begin with prob or logit",
     "id, split, energy": "further columns; null: those of these names, where there are such",
     "folds": "report all rows of a table, each of so many folds calibrated by the others",
+    "device, threads": "auto, cpu or cuda; threads on the CPU",
+    "tokens_per_pass": "of the encoder; fewer where a GPU's memory is small",
     "out": "where to write; null: evaluations/<name> in the run folder",
 }
 LISTS = ("run", "data", "corrupt", "ood", "table", "probs", "logits", "labels")

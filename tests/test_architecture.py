@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"shapes", "errors", "calibration", "dealing", "names", "lock"},
 }
 ROOMS = set(MAY_IMPORT)
-MAY_IMPORT["windows"] = {"shapes", "tokens", "energy"}
+MAY_IMPORT["windows"] = {"shapes", "tokens", "energy", "errors"}
 MAY_IMPORT["model_folder"] = {"errors", "names", "energy", "calibration"}
 MAY_IMPORT["classifier"] = {
     "shapes",

@@ -22,7 +22,7 @@ from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.errors import InputError
 from calib_ebm.model_folder import HEAD, UNCALIBRATED
 from calib_ebm.names import FACTS
-from calib_ebm.shapes import Example
+from calib_ebm.shapes import Encoded, Example
 from calib_ebm.tokens.tokenizer import TextTokenizer, encode_examples, train_tokenizer
 
 LABELS = ("bad", "fine", "good")
@@ -46,7 +46,7 @@ def classifier(energy: str = "sharp_hidden", max_length: int = 16) -> EnergyClas
             if parameter.ndim == 2:
                 parameter *= 8
     network = EnergyNetwork(model, build_energy(energy, 16))
-    return EnergyClassifier(network, tokenizer, LABELS, energy, fitted(), batch_size=2)
+    return EnergyClassifier(network, tokenizer, LABELS, energy, fitted(), tokens_per_pass=12)
 
 
 @pytest.mark.parametrize("energy", ["none", *ENERGIES])
@@ -54,15 +54,12 @@ def test_saved_and_loaded_it_says_the_same(energy: str, tmp_path: Path) -> None:
     ours = classifier(energy)
     ours.save_pretrained(tmp_path)
     again = EnergyClassifier.from_pretrained(tmp_path)
-    again.batch_size = ours.batch_size
+    again.tokens_per_pass = ours.tokens_per_pass
     assert (again.labels, again.energy_name, again.calibrator.temperature) == (LABELS, energy, 1.7)
     assert again.tokenizer.digest == ours.tokenizer.digest
     assert again.tokenizer.max_length == 16
     for pairs in (None, PAIRS):
-        # One energy draws; from the same seed it draws the same.
-        torch.manual_seed(0)
         ours_logits, ours_energy = ours.score(TEXTS, pairs)
-        torch.manual_seed(0)
         their_logits, their_energy = again.score(TEXTS, pairs)
         torch.testing.assert_close(their_logits, ours_logits, rtol=1e-6, atol=1e-6)
         assert (ours_energy is None) == (energy == "none")
@@ -148,18 +145,75 @@ def test_texts_keep_their_order_whatever_their_length() -> None:
     assert (together_NC[0] - together_NC[1]).abs().max() > 1e-3
 
 
-def test_ranks_share_the_texts() -> None:
-    ours = classifier("hidden")
-    encoded, _ = encode_examples(ours.tokenizer, [Example("", text, None, -1) for text in TEXTS])
+def encoded_texts(ours: EnergyClassifier) -> list[Encoded]:
+    return encode_examples(ours.tokenizer, [Example("", text, None, -1) for text in TEXTS])[0]
+
+
+@pytest.mark.parametrize("energy", ["hidden", "self_sampled"])
+def test_ranks_share_the_texts_and_nobody_can_tell(energy: str) -> None:
+    ours = classifier(energy)
+    encoded = encoded_texts(ours)
     whole = ours.score_encoded(encoded)
-    parts = [ours.score_encoded(encoded, rank, world=7) for rank in range(7)]
-    rows = torch.cat([part.rows for part in parts])
-    assert sorted(rows.tolist()) == [0, 1, 2, 3, 4]
-    assert [part.energy_B is None for part in parts] == [False] * 7  # the two without texts too
-    logits_NC = torch.cat([part.logits_BC for part in parts])
-    torch.testing.assert_close(
-        logits_NC[rows.argsort()], whole.logits_BC[whole.rows.argsort()], rtol=1e-4, atol=1e-5
-    )
+    for world in (2, 7):
+        told: list[list[int]] = [[] for _ in range(world)]
+        parts = [
+            ours.score_encoded(encoded, rank, world, tell=told[rank].append)
+            for rank in range(world)
+        ]
+        rows = torch.cat([part.rows for part in parts])
+        assert sorted(rows.tolist()) == [0, 1, 2, 3, 4]
+        logits_NC = torch.cat([part.logits_BC for part in parts])[rows.argsort()]
+        assert torch.equal(logits_NC, whole.logits_BC[whole.rows.argsort()])
+        # With an energy, also of those without texts.
+        energy_N = torch.cat([part.energy_B for part in parts if part.energy_B is not None])
+        assert whole.energy_B is not None
+        assert torch.equal(energy_N[rows.argsort()], whole.energy_B[whole.rows.argsort()])
+        assert sum(told[0]) == 5, "the first one speaks for all"
+    other = ours.score_encoded(encoded, seed=1)
+    assert other.energy_B is not None
+    assert torch.equal(other.energy_B, whole.energy_B) == (energy == "hidden")
+
+
+def test_a_model_that_is_changed_is_asked_as_it_is_now() -> None:
+    """How to ask it is found out once, and must not outlive the network it was found for."""
+    ours, other = classifier("scalar"), classifier("none")
+    before, _ = ours.score(TEXTS)
+    with torch.no_grad():
+        for parameter in other.network.parameters():
+            parameter.mul_(1.5)
+    ours.network = other.network
+    after, energy_N = ours.score(TEXTS)
+    assert energy_N is None
+    torch.testing.assert_close(after, other.score(TEXTS)[0])
+    assert not torch.allclose(after, before, atol=1e-3)
+    whole = ours.score_encoded(encoded_texts(ours))
+    ours.tokens_per_pass = 1
+    told: list[int] = []
+    ours.score_encoded(encoded_texts(ours), tell=told.append)
+    assert told == [1] * 5 and len(whole.rows) == 5
+
+
+def test_a_pass_that_is_too_large_for_the_device_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = classifier()
+    ours.score(TEXTS)
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    state = torch.random.get_rng_state()
+    monkeypatch.setattr(ours._made, "passes", full)
+    with pytest.raises(InputError, match="Set tokens_per_pass=3"):
+        ours.score(TEXTS)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+    def wrong(*_: object) -> None:
+        raise RuntimeError("of ours")
+
+    monkeypatch.setattr(ours._made, "passes", wrong)
+    with pytest.raises(RuntimeError, match="of ours"):
+        ours.score(TEXTS)
 
 
 def test_scoring_takes_no_gradient_and_no_dropout() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from calib_ebm.classifier import EnergyClassifier
+from calib_ebm.learn.devices import device_of, set_threads
 from calib_ebm.learn.evaluated import MeasuredSet, Say, Subject
 from calib_ebm.learn.finished import FinishedRun, changed_since, open_run, own_task
 from calib_ebm.learn.measure import Measured, Scored, predictions_of
+from calib_ebm.learn.processes import place_of
 from calib_ebm.learn.scoring import Scorer, require_dropout
 from calib_ebm.learn.stress import StressSet, halved, other_sets
 from calib_ebm.learn.tables import ensemble, ensemble_note, stored_run
@@ -20,6 +23,8 @@ from calib_ebm.report.records import Truth
 from calib_ebm.text.task import TaskData
 
 Config = Mapping[str, Any]
+
+FIT = "texts to calibrate on"
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,11 @@ class Case:
         return "-".join(parts)
 
 
-def case_and_others(paths: Sequence[Path], config: Config) -> tuple[Case, tuple[StressSet, ...]]:
+def case_and_others(
+    paths: Sequence[Path], config: Config, say: Say
+) -> tuple[Case, tuple[StressSet, ...]]:
     """What is evaluated, and the sets beside its own; these are of the same half of the texts."""
-    case = _open(paths, config)
+    case = _open(paths, config, say)
     others = other_sets(config, case.task, case.runs[0].config["task"])
     if any(each.corruption is not None for each in others):
         task = halved(case.task)
@@ -59,7 +66,7 @@ def case_and_others(paths: Sequence[Path], config: Config) -> tuple[Case, tuple[
     return case, others
 
 
-def _open(paths: Sequence[Path], config: Config) -> Case:
+def _open(paths: Sequence[Path], config: Config, say: Say) -> Case:
     """Load the runs' models and the first one's task; all must be of the same texts.
 
     Raises:
@@ -67,6 +74,7 @@ def _open(paths: Sequence[Path], config: Config) -> Case:
     """
     runs = tuple(open_run(path) for path in paths)
     members = tuple(EnergyClassifier.from_pretrained(run.path / "model") for run in runs)
+    _prepare(members, config)
     first = runs[0]
     if len(runs) > 1:
         ensemble([stored_run(path) for path in paths], paths)
@@ -86,7 +94,17 @@ def _open(paths: Sequence[Path], config: Config) -> Case:
         config=first.config,
         notes=_how_scored(paths, passes, len(names) > 1),
     )
-    return Case(runs, Scorer(members, passes, int(config["seed"])), task, subject)
+    return Case(runs, Scorer(members, passes, int(config["seed"]), say), task, subject)
+
+
+def _prepare(members: Sequence[EnergyClassifier], config: Config) -> None:
+    """Put the models where they shall compute."""
+    place = place_of(os.environ)
+    device = device_of(str(config["device"]), place)
+    set_threads(config["threads"], device, place)
+    for classifier in members:
+        classifier.network.to(device)
+        classifier.tokens_per_pass = config["tokens_per_pass"]
 
 
 def _how_scored(paths: Sequence[Path], passes: int | None, mixed: bool) -> tuple[str, ...]:
@@ -108,7 +126,7 @@ class Scores:
 
     def __init__(self, case: Case, say: Say) -> None:
         self.case, self.say = case, say
-        fit, cut = case.scorer(case.task.fit)
+        fit, cut = case.scorer(case.task.fit, FIT)
         self.fit = self._told(fit)
         self.notes = _cut_note(cut, len(case.task.fit), "fit")
 
@@ -123,7 +141,7 @@ class Scores:
         if own and task.folds is not None:
             scored, cut = self.fit, 0
         else:
-            scored, cut = case.scorer(stress.examples, stress.corruption)
+            scored, cut = case.scorer(stress.examples, stress.name, stress.corruption)
             task = replace(task, test=stress.examples, folds=None)
         notes = (*self.notes, *_cut_note(cut, len(stress.examples), "test"))
         self.say(

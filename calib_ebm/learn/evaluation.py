@@ -121,7 +121,9 @@ def evaluate_tables(config: Config, say: Say) -> Done:
     Raises:
         InputError: for settings that need a model, and what is wrong with a table.
     """
-    asked = [name for name in (*NEW, "data_dir") if config[name] is not None]
+    needing = (*NEW, "data_dir", "threads", "tokens_per_pass")
+    asked = [name for name in needing if config[name] is not None]
+    asked += ["device"] * (config["device"] != "auto")
     if asked:
         raise InputError(
             f"{', '.join(asked)} given with table=, which uses no model.",
@@ -178,7 +180,7 @@ def evaluate_runs(paths: Sequence[Path], config: Config, say: Say, team: Team = 
     Raises:
         InputError: when there is no model, or for whatever is wrong with the data.
     """
-    case, others = case_and_others(paths, config)
+    case, others = case_and_others(paths, config, say)
     for note in (*case.subject.notes, *case.task.notes):
         say(f"note: {note}")
     calibrator, home = str(config["calibrator"]["name"]), home_of(config["out"], paths[0])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from calib_ebm.errors import InputError
+from calib_ebm.learn.checked import whole_number
 from calib_ebm.learn.folder import read_config
 from calib_ebm.learn.record import RunRecorder
 from calib_ebm.names import CONFIG, FACTS, RUN
@@ -43,7 +44,7 @@ def check_asked(config: Config) -> None:
 
     Raises:
         InputError: when run or table is not given, or both are; for a run that is not finished, a
-            file of texts that is not there, a corruption that is none.
+            file of texts that is not there, a corruption that is none, a number that is none.
     """
     if (config["table"] is None) == (config["run"] is None):
         given = "Neither run nor table is" if config["run"] is None else "Both run and table are"
@@ -67,6 +68,8 @@ def check_asked(config: Config) -> None:
             )
     for corruption in listed(config["corrupt"]):
         parse_corruption(corruption)
+    for name in ("threads", "tokens_per_pass"):
+        whole_number(config, name)
 
 
 def open_run(path: Path) -> FinishedRun:

@@ -7,7 +7,7 @@ alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ from calib_ebm.report.texts import write_texts
 from calib_ebm.shapes import Encoded
 from calib_ebm.text.task import TaskData
 
+Tell = Callable[[int], None]
+"""Takes how many texts are newly done."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -37,14 +40,25 @@ class Scored:
     energy_N: Tensor | None
 
 
-def score_set(classifier: EnergyClassifier, texts: Sequence[Encoded]) -> Scored:
+def score_set(
+    classifier: EnergyClassifier,
+    texts: Sequence[Encoded],
+    seed: int = 0,
+    tell: Tell | None = None,
+) -> Scored:
     """Score texts, each on one rank and each once; every rank gets all of it.
 
-    Ranks share the work by turns in the order of lengths; what they gather is put back by row, so
-    that no sampler can repeat a text and the numbers do not depend on how many ranks there are.
+    Ranks take passes in turn; what they gather is put back by row, so that no sampler can repeat a
+    text and the numbers do not depend on how many ranks there are.
+
+    Args:
+        classifier: the model.
+        texts: the set.
+        seed: for an energy that draws.
+        tell: takes how many texts are newly done.
     """
     team = here()
-    mine = classifier.score_encoded(texts, team.rank, team.world)
+    mine = classifier.score_encoded(texts, team.rank, team.world, seed=seed, tell=tell)
     parts = team.all_of(mine)
     rows = torch.cat([part.rows for part in parts])
     assert torch.equal(rows.sort().values, torch.arange(len(texts))), "each text is scored once"

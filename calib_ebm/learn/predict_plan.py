@@ -12,6 +12,7 @@ from typing import Any
 
 from calib_ebm import __version__
 from calib_ebm.errors import InputError
+from calib_ebm.learn.checked import whole_number
 from calib_ebm.learn.finished import listed
 from calib_ebm.learn.models import USUAL_TEXT, Model, find_models, have_energy
 from calib_ebm.report.parts import Parts, digest_of_file, key_of
@@ -161,7 +162,8 @@ def read_job(config: Config, say: Callable[[str], None]) -> Job:
     Raises:
         InputError: for whatever a person has to put right.
     """
-    window, tokens = _whole(config, "window"), _whole(config, "tokens_per_pass")
+    window, tokens = whole_number(config, "window"), whole_number(config, "tokens_per_pass")
+    whole_number(config, "threads")
     assert window is not None  # shipped with a number
     in_bf16 = _precision(config) != PRECISIONS[0]
     source = Input(Path(str(config["input"])).expanduser(), str(config["delimiter"]))
@@ -207,13 +209,6 @@ def _precision(config: Config) -> str:
             f"precision is {config['precision']!r}.", " or ".join(PRECISIONS), "Correct it."
         )
     return str(config["precision"])
-
-
-def _whole(config: Config, name: str) -> int | None:
-    value = config[name]
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise InputError(f"{name} is {value!r}.", "a whole number from 1", "Correct it.")
-    return value
 
 
 def _output(output: Path, source: Path) -> Path:

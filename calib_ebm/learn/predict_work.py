@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from calib_ebm.errors import InputError, Interrupted
+from calib_ebm.learn.devices import device_of, set_threads
 from calib_ebm.learn.models import Ensemble
 from calib_ebm.learn.predict_plan import Job
 from calib_ebm.learn.processes import Copies, Place, abandoned
@@ -101,11 +100,7 @@ class Work:
 
     def _load(self) -> Ensemble:
         device = device_of(str(self.config["device"]), self.place)
-        threads = self.config["threads"]
-        if threads is None and device.type == "cpu" and self.place.world > 1:
-            threads = max(1, (os.cpu_count() or 1) // self.place.world)
-        if threads is not None:
-            torch.set_num_threads(int(threads))
+        set_threads(self.config["threads"], device, self.place)
         return Ensemble(self.job.models, device, self.job.tokens, bf16=self.job.bf16)
 
     def _score(self, ensemble: Ensemble, number: int, window: Sequence[InputRow]) -> Part:
@@ -116,16 +111,7 @@ class Work:
         if places:
             rows = [window[place] for place in places]
             examples = [Example("", row.text, row.text_pair, -1) for row in rows]
-            try:
-                probs_BC, energy_B, cut = ensemble.score(examples, seed=number)
-            except RuntimeError as error:
-                if type(error).__name__ != "OutOfMemoryError":
-                    raise
-                raise InputError(
-                    "The device has not enough memory for a pass of the encoder.",
-                    "passes that fit",
-                    f"Set tokens_per_pass={max(1, ensemble.scorers[0].tokens // 4)}.",
-                ) from error
+            probs_BC, energy_B, cut = ensemble.score(examples, seed=number)
         return Part(columns.table([row.kept for row in window], places, probs_BC, energy_B), cut)
 
     # ----------------------------------------------------------------------- the other processes
@@ -218,27 +204,6 @@ class Work:
 
 def _say_nothing(_: str) -> None:
     """Where another process speaks."""
-
-
-def device_of(given: str, place: Place) -> torch.device:
-    """The device that a process computes on.
-
-    Raises:
-        InputError: for one that this machine has not.
-    """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if given == "auto":
-        given = "cuda" if count else "cpu"
-    known = ["cpu", *(["cuda"] if count else []), *(f"cuda:{number}" for number in range(count))]
-    if given not in known:
-        raise InputError(
-            f"device={given} is not to be had: this machine has {count} GPUs that torch can use.",
-            ", ".join(["auto", *known]),
-            "Leave it out.",
-        )
-    if given == "cuda":
-        return torch.device("cuda", place.local % count)
-    return torch.device(given)
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from calib_ebm.learn.team import here
+
 SECONDS = 30.0
 """Between two lines."""
 
@@ -69,13 +71,16 @@ class _Words(ProgressColumn):
 
 
 @contextmanager
-def shown(what: str, tally: Tally, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+def shown(
+    what: str, tally: Tally, say: Callable[[str], None], *, stays: bool = True
+) -> Iterator[Callable[[], None]]:
     """Show a tally while it grows; give a function to be called whenever it has.
 
     Args:
         what: is done, in a word.
         tally: of what is done.
         say: takes lines, where there is no terminal.
+        stays: whether the bar is left on the terminal.
     """
     if sys.stderr.isatty():
         columns = (
@@ -84,7 +89,7 @@ def shown(what: str, tally: Tally, say: Callable[[str], None]) -> Iterator[Calla
             TextColumn("{task.percentage:>3.0f}% of {task.total:,.0f}"),
             _Words(tally),
         )
-        with Progress(*columns, console=Console(stderr=True)) as bar:
+        with Progress(*columns, console=Console(stderr=True), transient=not stays) as bar:
             task = bar.add_task(what, total=tally.total)
             yield lambda: bar.update(task, completed=tally.done)
         return
@@ -98,3 +103,28 @@ def shown(what: str, tally: Tally, say: Callable[[str], None]) -> Iterator[Calla
             say(f"{said}, {tally.words()}" if tally.rate else said)
 
     yield line
+
+
+@contextmanager
+def counting(what: str, total: int, say: Callable[[str], None]) -> Iterator[Callable[[int], None]]:
+    """Show how far something is while it goes on; give a function that takes what is newly done.
+
+    Of several processes the first one shows it.
+
+    Args:
+        what: is done, in a word.
+        total: how many there are.
+        say: takes lines, where there is no terminal.
+    """
+    if not here().first:
+        yield lambda _: None
+        return
+    tally = Tally(total)
+    tally.begin()
+    with shown(what, tally, say, stays=False) as show:
+
+        def add(more: int) -> None:
+            tally.add(more, new=True)
+            show()
+
+        yield add

@@ -17,7 +17,7 @@ from pytorch_lightning.loggers.logger import Logger
 
 from calib_ebm.classifier import EnergyClassifier
 from calib_ebm.energy.lora import merge_lora
-from calib_ebm.errors import InputError, Interrupted
+from calib_ebm.errors import Interrupted
 from calib_ebm.learn.chunks import check_chunk
 from calib_ebm.learn.data import JointData
 from calib_ebm.learn.early import ReadTask, finished, require_same_data
@@ -26,7 +26,7 @@ from calib_ebm.learn.folder import hold_run, open_run, run_folder
 from calib_ebm.learn.joint import JointModule
 from calib_ebm.learn.language import build_language_task, language_options
 from calib_ebm.learn.loggers import build_dashboard, finish_dashboard
-from calib_ebm.learn.measure import Measured, check_calibration, score_set, write_measurements
+from calib_ebm.learn.measure import check_calibration
 from calib_ebm.learn.meeting import refuse_separate, team_of
 from calib_ebm.learn.noise_stage import NoiseSupply, supply_noise
 from calib_ebm.learn.prepare import (
@@ -38,6 +38,7 @@ from calib_ebm.learn.prepare import (
     lora_options,
     plan_training,
 )
+from calib_ebm.learn.published import measure, publish
 from calib_ebm.learn.quiet import quieten
 from calib_ebm.learn.record import (
     RunRecorder,
@@ -50,17 +51,11 @@ from calib_ebm.learn.sharding import is_sharded, whole_state
 from calib_ebm.learn.team import Team
 from calib_ebm.loss.joint import JointLoss
 from calib_ebm.names import FACTS
-from calib_ebm.ranks import is_first_process
 from calib_ebm.report.files import read_metrics
 from calib_ebm.report.page import write_report
 
 Config = Mapping[str, Any]
 Say = Callable[[str], None]
-
-NOT_FOLDED = (
-    "calibrator={} cannot be folded into the classifier: EnergyClassifier applies it, while "
-    "transformers alone gives the classifier's own probabilities."
-)
 
 
 def run(config: Config, say: Say, read: ReadTask | None = None) -> Path:
@@ -150,9 +145,8 @@ def _stages(
     supply = supply_noise(config, material, plan, recorder, say, team)
     dashboard = build_dashboard(config["logger"], folder, config) if team.first else None
     classifier = _trained(config, material, plan, loss, supply, folder, recorder, dashboard, say)
-    say(f"Measuring on {len(task.fit) + len(task.test)} held-out texts.")
     with recorder.stage("measure"):
-        _measure(config, material, supply, classifier, folder, recorder)
+        measure(config, material, supply, classifier, folder, recorder, say)
     if team.first:
         finish_dashboard(dashboard, read_metrics(folder))
         with recorder.stage("report"):
@@ -194,7 +188,7 @@ def _trained(
             network, material.tokenizer, material.task.labels, str(config["energy"]["name"])
         )
         if trainer.is_global_zero:
-            _publish(classifier, model)
+            publish(classifier, model)
         _wait_for_all(trainer)
         return classifier
 
@@ -242,60 +236,6 @@ def _joint_data(
     )
 
 
-def _publish(classifier: EnergyClassifier, model: Path) -> None:
-    """Put the model folder in place whole."""
-    part = model.with_name("model.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        classifier.save_pretrained(part)
-    except OSError as error:
-        raise InputError(
-            f"The model could not be written to {part} ({error.strerror or error}).",
-            "a disk with space left",
-            "Make space and give the same command again; training goes on from its checkpoint.",
-        ) from error
-    part.replace(model)
-
-
 def _wait_for_all(trainer: pl.Trainer) -> None:
     if trainer.world_size > 1:
         trainer.strategy.barrier("model")
-
-
-def _measure(
-    config: Config,
-    material: Material,
-    supply: NoiseSupply | None,
-    classifier: EnergyClassifier,
-    folder: Path,
-    recorder: RunRecorder,
-) -> None:
-    fit = score_set(classifier, material.fit)
-    measured = Measured(
-        fit=fit,
-        test=fit if material.task.folds is not None else score_set(classifier, material.test),
-        noise=score_set(classifier, supply.held_out) if supply is not None else None,
-    )
-    if not is_first_process():
-        return
-    further: dict[str, float] = {}
-    true_energies = None
-    if supply is not None:
-        further |= supply.metrics
-        true_energies = supply.true_energies(material)
-        noise_energy = None if measured.noise is None else measured.noise.energy_N
-        supply.write_samples(folder, material, noise_energy)
-    calibrator = write_measurements(
-        folder,
-        material.task,
-        measured,
-        config["calibrator"],
-        further,
-        per_text=1 if supply is None else supply.per_text,
-        seed=int(config["seed"]),
-        true_energies=true_energies,
-    )
-    classifier.calibrator = calibrator
-    folded = classifier.save_calibrator(folder / "model")
-    recorder.set(temperature=calibrator.temperature, calibrator=calibrator.state())
-    recorder.note(*calibrator.notes, "" if folded else NOT_FOLDED.format(calibrator.name))

@@ -10,7 +10,7 @@ dropout, their mean over models.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,12 +18,15 @@ from torch import Tensor, nn
 
 from calib_ebm.classifier import EnergyClassifier
 from calib_ebm.errors import InputError
-from calib_ebm.learn.measure import Scored, score_set
+from calib_ebm.learn.measure import Scored, Tell, score_set
+from calib_ebm.learn.progress import counting
 from calib_ebm.learn.team import here
 from calib_ebm.shapes import Encoded, Example
 from calib_ebm.text.corrupt import Corruption, corrupt_examples
 from calib_ebm.tokens.corrupt import corrupt_tokens
 from calib_ebm.tokens.tokenizer import encode_examples
+
+Say = Callable[[str], None]
 
 
 def log_mean_softmax(logits: Sequence[Tensor]) -> Tensor:
@@ -48,22 +51,25 @@ def combined(members: Sequence[Scored]) -> Scored:
 
 
 def dropout_scores(
-    classifier: EnergyClassifier, texts: Sequence[Encoded], passes: int, seed: int
+    classifier: EnergyClassifier,
+    texts: Sequence[Encoded],
+    passes: int,
+    seed: int,
+    tell: Tell | None = None,
 ) -> Scored:
-    """Score texts with dropout on, `passes` times, each pass with a seed of its own.
+    """Score texts with dropout on, `passes` times, each time with a seed of its own.
 
-    Ranks take passes in turn, so that what is drawn does not depend on how many there are.
+    Ranks take these in turn, so that what is drawn does not depend on how many there are.
     """
     team = here()
     mine: dict[int, Tensor] = {}
     for number in range(team.rank, passes, team.world):
-        with torch.random.fork_rng():
-            torch.manual_seed(1_000_003 * seed + number)
-            scored = classifier.score_encoded(texts, with_dropout=True)
+        own = 1_000_003 * seed + number
+        scored = classifier.score_encoded(texts, with_dropout=True, seed=own, tell=tell)
         mine[number] = scored.logits_BC[scored.rows.argsort()]
     every = {number: part[number] for part in team.all_of(mine) for number in part}
     logits = [every[number] for number in range(passes)]
-    return Scored(log_mean_softmax(logits), score_set(classifier, texts).energy_N)
+    return Scored(log_mean_softmax(logits), score_set(classifier, texts, seed, tell).energy_N)
 
 
 def require_dropout(classifier: EnergyClassifier, passes: int) -> None:
@@ -89,11 +95,13 @@ class Scorer:
         members: one classifier, or those of an ensemble.
         passes: with dropout; None: one pass without.
         seed: of the corruption and of the dropout.
+        say: takes lines for the person, where there is no terminal to draw a bar on.
     """
 
     members: tuple[EnergyClassifier, ...]
     passes: int | None
     seed: int
+    say: Say
 
     def read(
         self, examples: Sequence[Example], corruption: Corruption | None
@@ -104,20 +112,36 @@ class Scorer:
         return corrupt_examples(examples, corruption, self.seed)
 
     def __call__(
-        self, examples: Sequence[Example], corruption: Corruption | None = None
+        self, examples: Sequence[Example], what: str, corruption: Corruption | None = None
     ) -> tuple[Scored, int]:
-        """Scores of texts in their order, and how many of them were cut in length."""
+        """Scores of texts in their order, and how many of them were cut in length.
+
+        Args:
+            examples: the texts.
+            what: they are, in a word, for who waits.
+            corruption: to be done to them before.
+        """
         examples = self.read(examples, corruption)
-        scored, most = [], 0
-        for classifier in self.members:
-            texts, cut = encode_examples(classifier.tokenizer, examples)
-            most = max(most, cut)
-            if corruption is not None and corruption.kind == "tokens":
-                texts = corrupt_tokens(
-                    classifier.tokenizer, examples, texts, corruption.rate, self.seed
-                )
-            if self.passes is None:
-                scored.append(score_set(classifier, texts))
-            else:
-                scored.append(dropout_scores(classifier, texts, self.passes, self.seed))
-        return combined(scored), most
+        times = 1 if self.passes is None else 1 + -(-self.passes // here().world)
+        with counting(
+            f"scoring {what}", len(self.members) * times * len(examples), self.say
+        ) as tell:
+            found = [self._by(one, examples, corruption, tell) for one in self.members]
+        return combined([scored for scored, _ in found]), max(cut for _, cut in found)
+
+    def _by(
+        self,
+        classifier: EnergyClassifier,
+        examples: Sequence[Example],
+        corruption: Corruption | None,
+        tell: Tell,
+    ) -> tuple[Scored, int]:
+        """The same by one member."""
+        texts, cut = encode_examples(classifier.tokenizer, examples)
+        if corruption is not None and corruption.kind == "tokens":
+            texts = corrupt_tokens(
+                classifier.tokenizer, examples, texts, corruption.rate, self.seed
+            )
+        if self.passes is None:
+            return score_set(classifier, texts, self.seed, tell), cut
+        return dropout_scores(classifier, texts, self.passes, self.seed, tell), cut

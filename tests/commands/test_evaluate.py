@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -215,3 +216,31 @@ def test_the_data_of_a_run_may_have_moved_or_changed(
     assert any("have changed" in note for note in read_run(tmp_path / "out").run.notes)
     (new / "mine.csv").write_text("text,label\n" + "".join(rows).replace("bad", "awful"))
     assert "The task's classes are now" in refused(*words)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("device=cuda:7", "device=cuda:7 is not to be had: this machine has"),
+        ("threads=0", "threads is 0. allowed: a whole number from 1"),
+        ("tokens_per_pass=0", "tokens_per_pass is 0. allowed: a whole number from 1"),
+    ],
+)
+def test_what_it_shall_compute_on_is_checked(
+    run: Path, refused: Callable[..., str], word: str, said: str
+) -> None:
+    assert said in refused(f"run={run}", word)
+    assert not (run / "evaluations").exists()
+
+
+@pytest.mark.parametrize("word", ["device=cpu", "threads=1", "tokens_per_pass=100"])
+def test_a_table_computes_on_nothing(run: Path, refused: Callable[..., str], word: str) -> None:
+    said = refused(f"table={run}", word)
+    assert f"{word.split('=')[0]} given with table=, which uses no model." in said
+
+
+def test_smaller_passes_give_the_same(run: Path, settings: Settings) -> None:
+    evaluate(settings(f"run={run}", "tokens_per_pass=64", f"out={run / 'few'}", of="evaluate"))
+    ours, theirs = (read_predictions(each) for each in (run / "few", run))
+    assert ours.ids == theirs.ids
+    np.testing.assert_allclose(ours.logits_NC, theirs.logits_NC, atol=1e-4)

@@ -13,6 +13,7 @@ from calib_ebm.energy.heads import build_energy
 from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.errors import InputError
 from calib_ebm.learn.measure import Scored, score_set
+from calib_ebm.learn.progress import counting
 from calib_ebm.learn.scoring import (
     Scorer,
     combined,
@@ -20,6 +21,7 @@ from calib_ebm.learn.scoring import (
     log_mean_softmax,
     require_dropout,
 )
+from calib_ebm.learn.team import Team
 from calib_ebm.shapes import Example
 from calib_ebm.text.corrupt import Corruption
 from calib_ebm.tokens.tokenizer import TextTokenizer, encode_examples, train_tokenizer
@@ -56,14 +58,14 @@ def test_the_mean_is_of_probabilities_and_not_of_logits() -> None:
 
 def test_an_ensemble_of_a_model_with_itself_is_the_model() -> None:
     one = classifier(0)
-    alone, _ = Scorer((one,), None, 0)(EXAMPLES)
-    twice, _ = Scorer((one, one), None, 0)(EXAMPLES)
+    alone, _ = Scorer((one,), None, 0, print)(EXAMPLES, "all")
+    twice, _ = Scorer((one, one), None, 0, print)(EXAMPLES, "all")
     torch.testing.assert_close(
         alone.logits_NC.double().softmax(dim=1), twice.logits_NC.softmax(dim=1), atol=1e-6, rtol=0
     )
     assert alone.energy_N is not None and twice.energy_N is not None
     torch.testing.assert_close(alone.energy_N.double(), twice.energy_N)
-    other, _ = Scorer((one, classifier(1)), None, 0)(EXAMPLES)
+    other, _ = Scorer((one, classifier(1)), None, 0, print)(EXAMPLES, "all")
     assert not torch.allclose(other.logits_NC, twice.logits_NC, atol=1e-4)
     assert combined((alone, Scored(alone.logits_NC, None))).energy_N is None
 
@@ -105,13 +107,42 @@ def test_without_dropout_all_passes_are_the_same_and_that_is_refused() -> None:
 
 @pytest.mark.parametrize(("kind", "rate"), [("tokens", 0.9), ("typos", 0.9), ("truncate", 0.3)])
 def test_each_corruption_reaches_the_model(kind: str, rate: float) -> None:
-    scorer = Scorer((classifier(0),), None, 0)
-    clean, _ = scorer(EXAMPLES)
-    worse, again = (scorer(EXAMPLES, Corruption(kind, rate))[0] for _ in range(2))
+    scorer = Scorer((classifier(0),), None, 0, print)
+    clean, _ = scorer(EXAMPLES, "all")
+    worse, again = (scorer(EXAMPLES, "worse", Corruption(kind, rate))[0] for _ in range(2))
     assert torch.equal(worse.logits_NC, again.logits_NC)
     assert not torch.allclose(worse.logits_NC, clean.logits_NC, atol=1e-6)
 
 
 def test_texts_that_are_cut_are_counted() -> None:
     long: Sequence[Example] = (Example("dev-9", "a fine film " * 20, None, 0), *EXAMPLES)
-    assert Scorer((classifier(0),), None, 0)(long)[1] == 1
+    assert Scorer((classifier(0),), None, 0, print)(long, "long ones")[1] == 1
+
+
+@pytest.mark.parametrize(("members", "passes"), [(1, None), (2, None), (2, 3)])
+def test_who_waits_is_told_how_far_it_is(
+    members: int, passes: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("calib_ebm.learn.progress.SECONDS", 0.0)
+    said: list[str] = []
+    models = tuple(classifier(seed) for seed in range(members))
+    for one in models:
+        one.tokens_per_pass = 1
+    Scorer(models, passes, 0, said.append)(EXAMPLES, "films")
+    total = members * (1 + (passes or 0)) * len(EXAMPLES)
+    heads = [line.split(",")[0] for line in said]
+    assert heads == [f"scoring films: {done} of {total}" for done in range(1, total)]
+    assert all("texts/s" in line and " left" in line for line in said)
+
+
+def test_only_the_first_process_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("calib_ebm.learn.progress.SECONDS", 0.0)
+    monkeypatch.setattr("calib_ebm.learn.progress.here", lambda: Team(1, 2))
+    said: list[str] = []
+    with counting("scoring films", 2, said.append) as tell:
+        tell(1)
+    assert said == []
+    monkeypatch.setattr("calib_ebm.learn.progress.here", lambda: Team(0, 2))
+    with counting("scoring films", 2, said.append) as tell:
+        tell(1)
+    assert len(said) == 1

@@ -70,7 +70,7 @@ def test_two_processes_train_and_measure_as_one(
 class Stub:
     """Scores a text by its first token, for ranks that share a set."""
 
-    def score_encoded(self, texts: list[Encoded], rank: int, world: int) -> Any:
+    def score_encoded(self, texts: list[Encoded], rank: int, world: int, **_: Any) -> Any:
         from calib_ebm.classifier import ScoredRows
 
         rows = torch.arange(rank, len(texts), world)
