@@ -123,8 +123,8 @@ class StoredEstimate:
 
         >>> StoredEstimate(0.5, 0.25, 0.75).text("%"), StoredEstimate(0.5).text("nats")
         ('50.0% [25.0, 75.0]', '0.500')
-        >>> StoredEstimate(0.0002, -0.25, 0.25).text("nats")
-        '0.000 [−0.250, 0.250]'
+        >>> StoredEstimate(0.0002, 0.0, 0.25).text("nats")
+        '0.000 [0.000, 0.250]'
         """
         beside = max(abs(self.low or 0.0), abs(self.high or 0.0))
         value = percent(self.value) if unit == "%" else decimals(self.value, beside)
