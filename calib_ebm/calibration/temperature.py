@@ -30,6 +30,9 @@ from calib_ebm.calibration.calibrator import (
 from calib_ebm.calibration.checks import check_logits
 from calib_ebm.errors import InputError
 
+LOWER, UPPER = 0.01, 100.0
+"""Between which a temperature lies, unless others are given."""
+
 
 class NoCalibration:
     """The classifier's own softmax: what a calibrator is compared with."""
@@ -81,7 +84,7 @@ class Temperature:
 
     name: ClassVar[str] = "temperature"
 
-    def __init__(self, lower: float = 0.01, upper: float = 100.0) -> None:
+    def __init__(self, lower: float = LOWER, upper: float = UPPER) -> None:
         if not 0 < lower < upper < math.inf:
             given = f"Temperatures from {lower} to {upper}."
             raise InputError(given, "0 < lower < upper", "Leave them at .01 and 100.")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from calib_ebm.report import svg
 from calib_ebm.report.columns import Floats
@@ -44,6 +44,7 @@ def lines(
     axis_labels: tuple[str, str],
     percent: tuple[bool, bool] = (False, False),
     from_zero: bool = True,
+    log_x: bool = False,
 ) -> str:
     """Lines with their bands, named above.
 
@@ -54,6 +55,7 @@ def lines(
         axis_labels: of x and of y.
         percent: whether x, and y, are shares.
         from_zero: the y axis begins at zero.
+        log_x: x is in powers of ten, with a tick at each point of the first line.
     """
     with svg.drawing():
         figure, axes = _tall_enough([line.name for line in drawn])
@@ -73,7 +75,12 @@ def lines(
                 axes.fill_between(line.x, line.low, line.high, color=color, alpha=0.15, linewidth=0)
         if from_zero:
             axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        if log_x:
+            axes.set_xscale("log")
+            axes.set_xticks(drawn[0].x, [f"{x:,.0f}" for x in drawn[0].x])
+            axes.xaxis.set_minor_locator(NullLocator())
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
         axes.set(xlabel=axis_labels[0], ylabel=axis_labels[1])
         for axis, is_share in zip((axes.xaxis, axes.yaxis), percent, strict=True):

@@ -12,7 +12,7 @@ from pathlib import Path
 from calib_ebm.errors import InputError
 from calib_ebm.report.atomic import write_json_atomic, write_text_atomic
 from calib_ebm.report.blocks import Page
-from calib_ebm.report.comparison import confidence, energy, stress
+from calib_ebm.report.comparison import confidence, energy, few, stress
 from calib_ebm.report.comparison.find import (
     MANIFEST,
     TABLES,
@@ -131,6 +131,7 @@ def compare(
     energies, broken = energy.energies_section(tasks, slugs)
     under_stress, stress_sheets, unread = stress.stress_section(tasks, slugs, resamples, seed)
     left_out += (*broken, *unread)
+    worth, worth_sheets = few.worth_section(tasks, slugs, seed)
     sheets = _Sheets.of(tasks, slugs, seed)
     page = Page(
         title=title(tasks),
@@ -140,6 +141,7 @@ def compare(
         sections=(
             methods_section(tasks, sheets.methods),
             differences_section(tasks, sheets.differences),
+            worth,
             confidence.reliability_section(tasks, slugs),
             confidence.risk_section(tasks, slugs),
             confidence.training_section(tasks, slugs),
@@ -151,7 +153,9 @@ def compare(
             missing_section(tasks, left_out),
         ),
     )
-    return Comparison(tasks, left_out, baseline_of(tasks), sheets.all(stress_sheets), page)
+    return Comparison(
+        tasks, left_out, baseline_of(tasks), sheets.all((*worth_sheets, *stress_sheets)), page
+    )
 
 
 @dataclass(frozen=True)
@@ -174,13 +178,13 @@ class _Sheets:
             cost=cost_sheet(tasks),
         )
 
-    def all(self, of_stress: Sequence[Sheet]) -> tuple[Sheet, ...]:
+    def all(self, further: Sequence[Sheet]) -> tuple[Sheet, ...]:
         """In the order in which they are written."""
         every = (
             *self.methods,
             *self.differences,
             self.associations,
-            *of_stress,
+            *further,
             self.cost,
         )
         return tuple(sheet for sheet in every if sheet is not None)

@@ -82,9 +82,9 @@ def test_a_page_needs_nothing_but_itself_and_says_what_was_found(
 ) -> None:
     page, out = compared(*grid)
     check_whole(page)
-    assert page.tags.count("section") == 11
-    # 4 of reliability, risk, course, pair, histogram, 2 of the energy.
-    assert page.tags.count("svg") == page.values("role").count("img") == 10
+    assert page.tags.count("section") == 12
+    # Labels, 4 of reliability, risk, course, pair, histogram, 2 of the energy.
+    assert page.tags.count("svg") == page.values("role").count("img") == 11
     for text in (
         "2 methods on toy",
         "6 runs · 1 task · seeds 1, 2, 3 · baseline: plain fine-tuning",
@@ -99,7 +99,7 @@ def test_a_page_needs_nothing_but_itself_and_says_what_was_found(
         assert text in page.text, text
     assert "Of one seed only" not in page.text
     assert len(page.best) >= 2  # ECE and NLL as trained
-    assert len(list((out / "tables").iterdir())) == 6 * 3
+    assert len(list((out / "tables").iterdir())) == 8 * 3
 
 
 def test_what_comes_from_data_is_shown_and_never_run(

@@ -247,6 +247,12 @@ def test_the_page_of_tables_says_how_they_were_read_and_escapes(
         assert said in page, said
     assert "its runs" not in page
     found = {sheet.slug for sheet in comparison.sheets}
-    assert found == {"methods-sst2", "differences", "without-labels"}
+    assert found == {
+        "methods-sst2",
+        "differences",
+        "without-labels",
+        "few-labels",
+        "few-labels-share",
+    }
     manifest = json.loads((path.parent / "comparison.json").read_text())
     assert len(manifest["runs"]) == 6 and manifest["left_out"] == []
