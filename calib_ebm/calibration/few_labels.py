@@ -36,7 +36,7 @@ class FewLabels(NamedTuple):
     """Texts that both are measured on."""
 
 
-def best_temperatures(logits_RNC: Tensor, labels_RN: Tensor) -> Tensor:
+def best_temperatures(logits_RNC: Tensor, labels_RN: Tensor, prior: float = 0.0) -> Tensor:
     """The temperature of `Temperature` for each of R sets of N texts, R.
 
     By halving: the slope of the mean NLL in 1/T rises (see `temperature.py`). 1 where all logits of
@@ -45,6 +45,7 @@ def best_temperatures(logits_RNC: Tensor, labels_RN: Tensor) -> Tensor:
     Args:
         logits_RNC: in any floating-point type.
         labels_RN: their labels.
+        prior: as in `Temperature`.
     """
     logits_RNC = logits_RNC.double()
     logits_RNC = logits_RNC - logits_RNC.amax(dim=2, keepdim=True)
@@ -52,7 +53,8 @@ def best_temperatures(logits_RNC: Tensor, labels_RN: Tensor) -> Tensor:
 
     def slope_R(temperature_R: Tensor) -> Tensor:
         probs_RNC = (logits_RNC / temperature_R[:, None, None]).softmax(dim=2)
-        return (probs_RNC * logits_RNC).sum(dim=2).mean(dim=1) - label_R
+        rising_R = (probs_RNC * logits_RNC).sum(dim=2).mean(dim=1) - label_R
+        return rising_R + prior / labels_RN.shape[1] * (1 - temperature_R)
 
     coldest_R, warmest_R = torch.full_like(label_R, LOWER), torch.full_like(label_R, UPPER)
     low_R, high_R = coldest_R.log(), warmest_R.log()
@@ -108,6 +110,7 @@ def after_few_labels(
     draws: int = 200,
     seed: int = 0,
     bins: int = 20,
+    prior: float = 0.0,
 ) -> FewLabels:
     """Measure, for each draw and each number of labels, the temperature that they give.
 
@@ -121,6 +124,7 @@ def after_few_labels(
         draws: R.
         seed: of the draws.
         bins: M, of the ECE.
+        prior: of the temperature, see `Temperature`.
 
     Raises:
         InputError: for wrong logits or labels, sizes that leave no text to measure on, or labels
@@ -140,7 +144,7 @@ def after_few_labels(
     logits_NC, labels_N = logits_NC.detach().cpu().double(), labels_N.cpu().long()
     step = max(1, AT_ONCE // logits_NC.numel())
     parts = [
-        [_measure(logits_NC, labels_N, order_rN, size, measured, bins) for size in sizes]
+        [_measure(logits_NC, labels_N, order_rN, size, measured, bins, prior) for size in sizes]
         for order_rN in orders_RN.split(step)
     ]
     ece_SR, nll_SR = (
@@ -151,13 +155,19 @@ def after_few_labels(
 
 
 def _measure(
-    logits_NC: Tensor, labels_N: Tensor, order_RN: Tensor, size: int, measured: int, bins: int
+    logits_NC: Tensor,
+    labels_N: Tensor,
+    order_RN: Tensor,
+    size: int,
+    measured: int,
+    bins: int,
+    prior: float,
 ) -> tuple[Tensor, Tensor]:
     """ECE and NLL of each draw's measured texts, after its first `size` have given T."""
     temperature_R = torch.ones(len(order_RN), dtype=torch.float64)
     if size:
         first_Rn = order_RN[:, :size]
-        temperature_R = best_temperatures(logits_NC[first_Rn], labels_N[first_Rn])
+        temperature_R = best_temperatures(logits_NC[first_Rn], labels_N[first_Rn], prior)
     rest_RN = order_RN[:, -measured:]
     log_probs_RNC = (logits_NC[rest_RN] / temperature_R[:, None, None]).log_softmax(dim=2)
     label_RN = labels_N[rest_RN]

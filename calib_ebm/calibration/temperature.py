@@ -8,6 +8,14 @@ In b = 1/T the mean negative log-likelihood
 
 is convex, so its minimum between two bounds is the one zero of f', or a bound. Guo et al., ICML
 2017. The predicted class never changes, only how sure it is.
+
+Ten labels that the logits happen to predict without error have no best T: the colder, the better.
+A prior that says, with the weight of k texts, that the classifier is right as it is adds
+
+    k (b - 1 - log b)        slope k (1 - 1/b), curvature k / b^2
+
+to the sum over texts: convex, least at T = 1, without bound on either side (a Gamma density of b,
+whose mode is 1). Among many texts it is not felt.
 """
 
 from __future__ import annotations
@@ -80,16 +88,21 @@ class Temperature:
         lower: the smallest temperature allowed. It is the best one for labels that the logits
             predict without error.
         upper: the largest. It is the best one for logits that do not predict the labels at all.
+        prior: how many texts' weight it has that T = 1 is right; 0 is the plain likelihood.
     """
 
     name: ClassVar[str] = "temperature"
 
-    def __init__(self, lower: float = LOWER, upper: float = UPPER) -> None:
+    def __init__(self, lower: float = LOWER, upper: float = UPPER, prior: float = 0.0) -> None:
         if not 0 < lower < upper < math.inf:
             given = f"Temperatures from {lower} to {upper}."
             raise InputError(given, "0 < lower < upper", "Leave them at .01 and 100.")
+        if not 0 <= prior < math.inf:
+            given = f"The temperature's prior is {prior}."
+            raise InputError(given, "a number of texts, 0 or more", "Set calibrator.prior=4, or 0.")
         self.lower = lower
         self.upper = upper
+        self.prior = prior
         self.at_bound = False
         self.notes: tuple[str, ...] = ()
         self._temperature: float | None = None
@@ -113,7 +126,8 @@ class Temperature:
                 place of logits.
         """
         check_fit_half("A temperature", logits_NC, labels_N)
-        likelihood = _Likelihood(logits_NC.detach().cpu().double(), labels_N.cpu().long())
+        logits_NC, labels_N = logits_NC.detach().cpu().double(), labels_N.cpu().long()
+        likelihood = _Likelihood(logits_NC, labels_N, self.prior)
         temperature = likelihood.best_temperature(self.lower, self.upper)
         self.at_bound = temperature in (self.lower, self.upper)
         self.notes = ()
@@ -146,6 +160,7 @@ class Temperature:
             "temperature": self.temperature,
             "lower": self.lower,
             "upper": self.upper,
+            "prior": self.prior,
             "at_bound": self.at_bound,
             "note": " ".join(self.notes),
         }
@@ -154,7 +169,9 @@ class Temperature:
     def from_state(cls, state: Mapping[str, object]) -> Self:
         """The fitted one that wrote this state."""
         check_name(state, cls.name)
-        calibrator = cls(number(state, "lower"), number(state, "upper"))
+        # One that was saved by an earlier version had none.
+        prior = number(state, "prior") if "prior" in state else 0.0
+        calibrator = cls(number(state, "lower"), number(state, "upper"), prior)
         temperature = number(state, "temperature")
         if not calibrator.lower <= temperature <= calibrator.upper:
             raise InputError(
@@ -170,9 +187,10 @@ class Temperature:
 
 
 class _Likelihood:
-    """Slope and curvature of the mean NLL as a function of b = 1/T."""
+    """Slope and curvature of the mean NLL, with its prior, as a function of b = 1/T."""
 
-    def __init__(self, logits_NC: Tensor, labels_N: Tensor) -> None:
+    def __init__(self, logits_NC: Tensor, labels_N: Tensor, prior: float) -> None:
+        self.prior = prior / len(labels_N)
         self.logits_NC = logits_NC - logits_NC.amax(dim=1, keepdim=True)
         self.label_N = self.logits_NC.gather(1, labels_N[:, None])[:, 0]
 
@@ -182,7 +200,8 @@ class _Likelihood:
         mean_N = (probs_NC * self.logits_NC).sum(dim=1)
         deviation_NC = self.logits_NC - mean_N[:, None]
         variance_N = (probs_NC * deviation_NC.square()).sum(dim=1)
-        return (mean_N - self.label_N).mean().item(), variance_N.mean().item()
+        slope = (mean_N - self.label_N).mean().item() + self.prior * (1 - 1 / inverse)
+        return slope, variance_N.mean().item() + self.prior / inverse**2
 
     def best_temperature(self, lower: float, upper: float) -> float | None:
         """The one between the bounds, or the bound itself; None if every one is as good."""
@@ -217,7 +236,8 @@ def _scaled_identity(classes: int, scale: float) -> Affine:
 def _bound_note(temperature: float, lower: float, texts: int) -> str:
     if temperature == lower:
         reason = (
-            "the logits predict the fit half's labels without error, and a lower one fits better"
+            "the logits predict the fit half's labels without error, and a lower one fits better; "
+            "calibrator.prior=4 keeps few labels from saying so much"
         )
     else:
         reason = "the logits do not predict the labels of the fit half"

@@ -28,19 +28,27 @@ def made_up(texts: int, classes: int, sharp: float, seed: int = 0) -> tuple[Tens
     return sharp * true_NC, labels_N
 
 
-@given(st.integers(2, 4), st.integers(2, 60), st.floats(0.05, 20), st.integers(0, 1000))
+@given(
+    st.integers(2, 4),
+    st.integers(2, 60),
+    st.floats(0.05, 20),
+    st.integers(0, 1000),
+    st.sampled_from([0.0, 0.5, 20.0]),
+)
 def test_temperatures_at_once_are_those_one_by_one(
-    classes: int, texts: int, sharp: float, seed: int
+    classes: int, texts: int, sharp: float, seed: int, prior: float
 ) -> None:
     sets = [made_up(texts, classes, sharp, seed + part) for part in range(3)]
     sets = [pair for pair in sets if len(pair[1].unique()) > 1]
     if not sets:
         return
     at_once_R = best_temperatures(
-        torch.stack([logits for logits, _ in sets]), torch.stack([labels for _, labels in sets])
+        torch.stack([logits for logits, _ in sets]),
+        torch.stack([labels for _, labels in sets]),
+        prior,
     )
     for (logits_NC, labels_N), ours in zip(sets, at_once_R, strict=True):
-        theirs = Temperature().fit(logits_NC, labels_N).temperature
+        theirs = Temperature(prior=prior).fit(logits_NC, labels_N).temperature
         assert ours.item() == pytest.approx(theirs, rel=1e-6)
 
 
@@ -82,6 +90,21 @@ def test_more_labels_bring_the_nll_to_that_of_the_truth() -> None:
     assert excess_S[0] > 0.2  # three times too sure
     assert 500 * excess_S[2].item() == pytest.approx(0.5, abs=0.2)
     assert excess_S[1] > 5 * excess_S[2]
+
+
+def test_a_prior_of_a_few_texts_keeps_ten_labels_from_doing_harm() -> None:
+    """To a classifier that is right as it is; one that is not gets most of what it needs."""
+    excess: dict[tuple[float, float], float] = {}
+    for sharp in (1.0, 3.0):
+        logits_NC, labels_N = made_up(2_000, 2, sharp)
+        for prior in (0.0, 4.0):
+            few = after_few_labels(logits_NC, labels_N, (0, 10, 1000), draws=200, prior=prior)
+            nll_S = few.nll_SR.mean(dim=1)
+            excess[sharp, prior] = (nll_S[1] - nll_S[2]).item()
+            if sharp == 3.0:
+                assert nll_S[1] < nll_S[0]
+    assert excess[1.0, 4.0] < 0.3 * excess[1.0, 0.0]
+    assert excess[3.0, 4.0] < excess[3.0, 0.0]
 
 
 def test_two_methods_meet_on_the_same_texts() -> None:

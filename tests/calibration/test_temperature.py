@@ -240,6 +240,63 @@ def test_a_state_that_is_none(change: dict[str, object], said: str) -> None:
         Temperature.from_state(state)
 
 
+# ------------------------------------------------------------------------------------- a prior
+
+
+@pytest.mark.parametrize("prior", [0.5, 4.0, 300.0])
+@pytest.mark.parametrize(("texts", "factor"), [(10, 3.0), (200, 0.2), (200, 6.0)])
+def test_a_prior_is_as_so_many_texts(prior: float, texts: int, factor: float) -> None:
+    """Against SciPy, which is told the sum and nothing of slopes."""
+    logits, labels = simulated(texts, factor, seed=3)
+
+    def cost(log_b: float) -> float:
+        scale = math.exp(log_b)
+        sum_nll = texts * nll_from_logits(scale * logits, labels).item()
+        return sum_nll + prior * (scale - 1 - log_b)
+
+    best = optimize.minimize_scalar(cost, bounds=(-5, 5), method="bounded", options={"xatol": 1e-9})
+    fitted = Temperature(prior=prior).fit(logits, labels).temperature
+    assert math.log(fitted) == pytest.approx(-best.x, abs=1e-4)
+    plain = Temperature().fit(logits, labels).temperature
+    assert min(1.0, plain) <= fitted <= max(1.0, plain), "between what the texts say and 1"
+
+
+def test_more_of_a_prior_comes_nearer_to_one_and_more_texts_leave_it() -> None:
+    logits, labels = simulated(30, 5.0)
+    found = [Temperature(prior=p).fit(logits, labels).temperature for p in (0, 1, 10, 100, 1e9)]
+    assert found == sorted(found, reverse=True) and found[0] > 3
+    assert found[-1] == pytest.approx(1.0, abs=1e-6)
+    many = simulated(20_000, 5.0)
+    with_prior, without = (Temperature(prior=p).fit(*many).temperature for p in (4.0, 0.0))
+    assert with_prior == pytest.approx(without, rel=2e-3) and with_prior != without
+
+
+def test_labels_that_are_predicted_without_error_no_longer_lead_to_a_bound() -> None:
+    logits, labels = margins(10, 0, 3.0)
+    assert Temperature().fit(logits, labels).at_bound
+    fitted = Temperature(prior=4.0).fit(logits, labels)
+    assert not fitted.at_bound and not fitted.notes
+    # N m sigmoid(-b m) = k (1 / b - 1), the slope's closed form.
+    inverse = 1 / fitted.temperature
+    wrong = 1 / (1 + math.exp(3.0 * inverse))
+    assert 10 * 3.0 * wrong == pytest.approx(4.0 * (1 - 1 / inverse), rel=1e-9)
+
+
+@pytest.mark.parametrize("prior", [-1.0, math.inf, math.nan])
+def test_a_prior_is_a_number_of_texts(prior: float) -> None:
+    with pytest.raises(InputError, match=r"prior is .*\n.*0 or more"):
+        Temperature(prior=prior)
+
+
+def test_a_prior_is_kept_and_one_of_before_had_none() -> None:
+    fitted = Temperature(prior=4.0).fit(*simulated(50, 3.0))
+    state = json.loads(json.dumps(fitted.state()))
+    assert Temperature.from_state(state).prior == 4.0
+    del state["prior"]
+    again = Temperature.from_state(state)
+    assert (again.prior, again.temperature) == (0.0, fitted.temperature)
+
+
 def test_no_calibration_is_the_softmax() -> None:
     none = NoCalibration().fit(LOGITS, LABELS)
     torch.testing.assert_close(

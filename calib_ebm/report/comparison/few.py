@@ -6,6 +6,7 @@ method that needs none has to be held against, by whoever has to decide how many
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from calib_ebm.calibration.few_labels import FewLabels, after_few_labels, sizes_
 from calib_ebm.errors import InputError
 from calib_ebm.report.blocks import Block, Panel, Panels, Paragraph, Section
 from calib_ebm.report.columns import Floats
-from calib_ebm.report.comparison.members import BINS, TaskRuns
+from calib_ebm.report.comparison.members import BINS, Member, TaskRuns
 from calib_ebm.report.comparison.sheets import Entry, Figure, Sheet
 from calib_ebm.report.lines import Line, lines
 from calib_ebm.report.numbers import count, percent
@@ -125,7 +126,13 @@ def draw(task: TaskRuns, seed: int, draws: int) -> Drawn | None:
             try:
                 of_seeds.append(
                     after_few_labels(
-                        logits_NC, labels_N, (0, *sizes), draws=draws, seed=seed, bins=BINS
+                        logits_NC,
+                        labels_N,
+                        (0, *sizes),
+                        draws=draws,
+                        seed=seed,
+                        bins=BINS,
+                        prior=_prior_of(run),
                     )
                 )
             except InputError:
@@ -134,6 +141,14 @@ def draw(task: TaskRuns, seed: int, draws: int) -> Drawn | None:
         ece_SD[name] = np.concatenate([one.ece_SR.numpy() for one in of_seeds], axis=1)
     seeds = {name: tuple(task.members[name]) for name in ece_SD}
     return Drawn(task, (0, *sizes), measured, ece_SD, seeds)
+
+
+def _prior_of(run: Member) -> float:
+    """Of the run's own temperature; 0 where it has another calibrator."""
+    prior = run.settings.get("calibrator.prior", 0.0)
+    if run.settings.get("calibrator.name") != "temperature":
+        return 0.0
+    return float(prior) if isinstance(prior, int | float) and 0 <= prior < math.inf else 0.0
 
 
 def worth_of(sizes: Sequence[int], lower_S: Floats) -> str:

@@ -61,6 +61,20 @@ def test_a_method_that_is_as_overconfident_is_worth_nothing(run_folder: Folder) 
     assert [row[2] for row in shares.rows] != ["fewer than 10"]
 
 
+def test_a_run_s_own_prior_is_used(run_folder: Folder) -> None:
+    further = {"calibrator.prior": 50.0}
+    (task,) = tasks_of(
+        *(run_folder(energy=e, sharp=2.0, further=further) for e in ("none", "hidden"))
+    )
+    drawn = draw(task, seed=0, draws=4)
+    assert drawn is not None
+    test = task.members[task.baseline or ""][1].test
+    given = torch.from_numpy(test.logits_NC), torch.from_numpy(test.labels_N), drawn.sizes
+    for prior, alike in ((50.0, True), (0.0, False)):
+        found = after_few_labels(*given, draws=4, prior=prior).ece_SR.numpy()
+        assert np.array_equal(found, drawn.ece_SD[task.baseline or ""]) == alike
+
+
 def test_tasks_of_several_sizes_stand_in_one_table(run_folder: Folder) -> None:
     tasks = tasks_of(
         *(run_folder(task="a", energy=e, texts=400, sharp=2.0) for e in ("none", "hidden")),
