@@ -116,10 +116,11 @@ def read_run(folder: Path | str) -> RunFolder:
     for needed in (CONFIG, RUN):
         if not (path / needed).is_file():
             raise _no_run_folder(path, needed)
-    run = RunRecord.from_plain(_mapping(path / RUN, _json(path / RUN)), path / RUN)
+    plain = _mapping(path / RUN, _json(path / RUN))
     for needed in (METRICS, PREDICTIONS):
         if not (path / needed).is_file():
-            raise _unfinished(path, needed, run)
+            raise _unfinished(path, needed, plain.get("command"))
+    run = RunRecord.from_plain(plain, path / RUN)
     predictions = read_predictions(path)
     predictions.check(path / PREDICTIONS, classes=len(run.labels))
     return RunFolder(
@@ -291,8 +292,8 @@ def _no_run_folder(path: Path, missing: str) -> InputError:
     )
 
 
-def _unfinished(path: Path, missing: str, run: RunRecord) -> InputError:
-    again = f": {run.command}" if run.command else "."
+def _unfinished(path: Path, missing: str, command: object) -> InputError:
+    again = f": {command}" if command else "."
     return InputError(
         f"{path} has no {missing}: its run has not finished.",
         "the folder of a finished run",

@@ -43,6 +43,12 @@ def no_predictions(folder: Path) -> None:
     (folder / "predictions.parquet").unlink()
 
 
+def stopped_while_reading(folder: Path) -> None:
+    no_predictions(folder)
+    record = {"command": "python -m calib_ebm.train task=sst2", "status": "interrupted"}
+    (folder / "run.json").write_text(json.dumps(record))
+
+
 def broken_predictions(folder: Path) -> None:
     (folder / "predictions.parquet").write_bytes(b"PAR1 no more")
 
@@ -82,6 +88,7 @@ def emptied(folder: Path) -> None:
     ("spoil", "said"),
     [
         (no_predictions, "has no predictions.parquet: its run has not finished"),
+        (stopped_while_reading, "has no predictions.parquet: its run has not finished"),
         (broken_predictions, "predictions.parquet cannot be used"),
         (broken_record, "run.json cannot be used: it is not JSON"),
         (running, "has not finished (status running)"),
