@@ -17,7 +17,8 @@ import numpy as np
 
 from calib_ebm.learn.folder import read_config
 from calib_ebm.learn.measure import correlation
-from calib_ebm.learn.noise_stage import noise_task, true_log_prob, tuned_lm
+from calib_ebm.learn.noise_stage import noise_task, tuned_lm
+from calib_ebm.learn.noise_supply import true_log_prob
 from calib_ebm.learn.prepare import load_material
 from calib_ebm.learn.quiet import quieten
 from calib_ebm.noise.estimate import estimate_log_prob

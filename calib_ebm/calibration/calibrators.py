@@ -8,13 +8,8 @@ from typing import Any
 from calib_ebm.calibration.binning import HistogramBinning, ScalingBinning
 from calib_ebm.calibration.calibrator import Calibrator
 from calib_ebm.calibration.one_versus_rest import Isotonic, Platt
-from calib_ebm.calibration.scaling import (
-    Dirichlet,
-    MatrixScaling,
-    StructuredMatrix,
-    StructuredVector,
-    VectorScaling,
-)
+from calib_ebm.calibration.scaling import MatrixScaling, VectorScaling
+from calib_ebm.calibration.structured import Dirichlet, StructuredMatrix, StructuredVector
 from calib_ebm.calibration.temperature import NoCalibration, Temperature
 from calib_ebm.calibration.temperature_grid import TemperatureGrid
 from calib_ebm.errors import InputError

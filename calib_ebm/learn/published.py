@@ -10,7 +10,7 @@ from typing import Any
 from calib_ebm.classifier import EnergyClassifier
 from calib_ebm.errors import InputError
 from calib_ebm.learn.measure import Measured, score_set, write_measurements
-from calib_ebm.learn.noise_stage import NoiseSupply
+from calib_ebm.learn.noise_supply import NoiseSupply
 from calib_ebm.learn.prepare import Material
 from calib_ebm.learn.progress import counting
 from calib_ebm.learn.record import RunRecorder

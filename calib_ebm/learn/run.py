@@ -28,7 +28,8 @@ from calib_ebm.learn.language import build_language_task, language_options
 from calib_ebm.learn.loggers import build_dashboard, finish_dashboard
 from calib_ebm.learn.measure import check_calibration
 from calib_ebm.learn.meeting import refuse_separate, team_of
-from calib_ebm.learn.noise_stage import NoiseSupply, supply_noise
+from calib_ebm.learn.noise_stage import supply_noise
+from calib_ebm.learn.noise_supply import NoiseSupply
 from calib_ebm.learn.prepare import (
     Material,
     Plan,

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ import pyarrow as pa
 
 from calib_ebm.errors import InputError
 from calib_ebm.lock import claimed, only_one, together
+from calib_ebm.noise.durable import json_bytes, read_json, sync_folder, write_whole
 from calib_ebm.noise.sampler import Counts, Drawn
 from calib_ebm.noise.seal import changed_file, digest_of, facts_of, is_unbroken, sealed
 from calib_ebm.shapes import Encoded
@@ -103,16 +103,16 @@ def write_bank(
             with together(folder):
                 if folder.exists():
                     return drawn
-                if _read_json(part / PLAN) == plain:
+                if read_json(part / PLAN) == plain:
                     drawn += _draw_free_shards(shards, draw)
             # Alone, so that those of others are finished, or those who drew them have died.
             with only_one(folder, say):
                 if folder.exists():
                     return drawn
-                if _read_json(part / PLAN) != plain:
+                if read_json(part / PLAN) != plain:
                     part.mkdir(parents=True, exist_ok=True)
                     _empty(part)
-                    write_whole(part / PLAN, _json_bytes(plain))
+                    write_whole(part / PLAN, json_bytes(plain))
                 elif _publish(folder, part, shards, {"plan": plain, **facts, "count": count}):
                     return drawn
 
@@ -127,14 +127,14 @@ def _draw_free_shards(shards: Mapping[Path, range], draw: DrawShard) -> int:
                 assert len(samples) == len(numbers)
                 write_whole(path, _arrow_bytes(samples))
                 entry = {"shard": facts_of(path), "counts": vars(counts)}
-                write_whole(path.with_suffix(".json"), _json_bytes(entry))
+                write_whole(path.with_suffix(".json"), json_bytes(entry))
                 drawn += len(numbers)
     return drawn
 
 
 def _found(path: Path) -> dict[str, Any] | None:
     """The entry of a shard that is there and whole."""
-    entry = _read_json(path.with_suffix(".json"))
+    entry = read_json(path.with_suffix(".json"))
     if entry is not None and path.exists() and facts_of(path) == entry["shard"]:
         return dict(entry)
     return None
@@ -154,7 +154,7 @@ def _publish(
     happened = {"drops": counts.dropped, "cut": counts.cut, "symbols": counts.symbols}
     manifest = {"format": FORMAT, **manifest, **happened}
     manifest["shards"] = [entry["shard"] for entry in whole]
-    write_whole(part / MANIFEST, _json_bytes(sealed(manifest)))
+    write_whole(part / MANIFEST, json_bytes(sealed(manifest)))
     sync_folder(part)
     part.rename(folder)
     sync_folder(folder.parent)
@@ -178,28 +178,6 @@ def _arrow_bytes(samples: Sequence[Drawn]) -> memoryview:
     return memoryview(sink.getvalue())
 
 
-def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that under its name there is ever all of it, or what was there before."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
 def _speaking_of_a_full_disk(folder: Path) -> Iterator[None]:
     try:
@@ -218,17 +196,6 @@ def _speaking_of_a_full_disk(folder: Path) -> Iterator[None]:
 def _empty(part: Path) -> None:
     for file in part.iterdir():
         file.unlink()
-
-
-def _json_bytes(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 # ---------------------------------------------------------------------------------------- reading
@@ -287,7 +254,7 @@ class NoiseBank(Sequence[Encoded]):
         Raises:
             InputError: when it is damaged, or the bank of something else.
         """
-        manifest = _read_json(folder / MANIFEST)
+        manifest = read_json(folder / MANIFEST)
         if not isinstance(manifest, dict) or "shards" not in manifest:
             raise _damaged(folder, f"its {MANIFEST} is missing or broken")
         if manifest.get("format") != FORMAT:

@@ -20,14 +20,8 @@ from calib_ebm.calibration.affine import (
     with_constant,
 )
 from calib_ebm.calibration.errors import nll
-from calib_ebm.calibration.scaling import (
-    Dirichlet,
-    MatrixScaling,
-    Scaling,
-    StructuredMatrix,
-    StructuredVector,
-    VectorScaling,
-)
+from calib_ebm.calibration.scaling import MatrixScaling, Scaling, VectorScaling
+from calib_ebm.calibration.structured import Dirichlet, StructuredMatrix, StructuredVector
 from calib_ebm.calibration.temperature import Temperature
 
 optimize = pytest.importorskip("scipy.optimize", reason="SciPy, of the extra dev")

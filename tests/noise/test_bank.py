@@ -15,6 +15,7 @@ import pytest
 
 from calib_ebm.errors import InputError
 from calib_ebm.noise import bank as bank_module
+from calib_ebm.noise import durable
 from calib_ebm.noise.bank import NoiseBank, bank_folder, digest_of, write_bank
 from calib_ebm.noise.sampler import Counts, Drawn
 from calib_ebm.shapes import Encoded
@@ -181,7 +182,7 @@ def test_a_bank_that_is_there_is_not_drawn_again(tmp_path: Path) -> None:
 def full_disk(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """The disk is full from the write of file number `after` on; what was begun stays half."""
     files = 0
-    original = bank_module.os.fsync
+    original = durable.os.fsync
 
     def fsync(descriptor: int) -> None:
         nonlocal files
@@ -190,7 +191,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
         original(descriptor)
 
-    monkeypatch.setattr(bank_module.os, "fsync", fsync)
+    monkeypatch.setattr(durable.os, "fsync", fsync)
 
 
 @pytest.mark.parametrize("after", range(9))
