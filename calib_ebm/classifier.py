@@ -103,6 +103,11 @@ class EnergyClassifier:
         tokenizer = TextTokenizer(load_tokenizer(str(folder)), facts.max_length)
         return cls(network, tokenizer, facts.labels, facts.energy, facts.calibrator)
 
+    def to(self, device: str | torch.device) -> EnergyClassifier:
+        """Compute on this device from now on; returns itself."""
+        self.network.to(device)
+        return self
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write what `from_pretrained` reads; transformers' Auto classes read it too."""
         folder = Path(folder)

@@ -164,7 +164,8 @@ class WindowScorer:
             raise InputError(
                 "The device has not enough memory for a pass of the encoder.",
                 "passes that fit",
-                f"Set tokens_per_pass={max(1, self.tokens // 4)}.",
+                f"Set tokens_per_pass={max(1, self.tokens // 4)}; of train, a smaller "
+                "trainer.eval_batch_size.",
             ) from error
 
     def _length(self, text: Encoded) -> int:

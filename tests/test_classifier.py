@@ -193,6 +193,17 @@ def test_a_model_that_is_changed_is_asked_as_it_is_now() -> None:
     assert told == [1] * 5 and len(whole.rows) == 5
 
 
+def test_it_computes_where_it_is_put() -> None:
+    ours = classifier("scalar")
+    assert ours.to("cpu") is ours
+    before, _ = ours.score(TEXTS)
+    ours.to("meta")  # a device that has shapes and no numbers
+    assert ours._scorer().device.type == "meta"
+    assert ours._scorer().tokens == 12 and before.shape == (5, 3)
+    ours.tokens_per_pass = None
+    assert ours._scorer().tokens > 10_000, "as no CPU likes it"
+
+
 def test_a_pass_that_is_too_large_for_the_device_is_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

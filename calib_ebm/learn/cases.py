@@ -103,7 +103,7 @@ def _prepare(members: Sequence[EnergyClassifier], config: Config) -> None:
     device = device_of(str(config["device"]), place)
     set_threads(config["threads"], device, place)
     for classifier in members:
-        classifier.network.to(device)
+        classifier.to(device)
         classifier.tokens_per_pass = config["tokens_per_pass"]
 
 

@@ -123,7 +123,7 @@ class Ensemble:
     ) -> None:
         self.members = [EnergyClassifier.from_pretrained(model.folder) for model in models]
         for member in self.members:
-            member.network.to(device)
+            member.to(device)
         self.scorers = [
             WindowScorer(member.network, member.tokenizer, tokens, bf16=bf16)
             for member in self.members

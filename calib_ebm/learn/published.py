@@ -15,6 +15,7 @@ from calib_ebm.learn.prepare import Material
 from calib_ebm.learn.progress import counting
 from calib_ebm.learn.record import RunRecorder
 from calib_ebm.ranks import is_first_process
+from calib_ebm.windows import TOKENS_GPU
 
 Config = Mapping[str, Any]
 Say = Callable[[str], None]
@@ -64,6 +65,10 @@ def measure(
         recorder: of its facts.
         say: takes lines for the person.
     """
+    if next(classifier.network.parameters()).device.type != "cpu":
+        # What was room enough for while training, at least.
+        texts = int(config["trainer"]["eval_batch_size"])
+        classifier.tokens_per_pass = min(TOKENS_GPU, texts * classifier.tokenizer.max_length)
     measured = _score(material, supply, classifier, say)
     if not is_first_process():
         return

@@ -5,6 +5,7 @@ read and encode -> tune and draw the noise -> train jointly -> measure -> report
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -20,6 +21,7 @@ from calib_ebm.energy.lora import merge_lora
 from calib_ebm.errors import Interrupted
 from calib_ebm.learn.chunks import check_chunk
 from calib_ebm.learn.data import JointData
+from calib_ebm.learn.devices import device_of
 from calib_ebm.learn.early import ReadTask, finished, require_same_data
 from calib_ebm.learn.fit import fit
 from calib_ebm.learn.folder import hold_run, open_run, run_folder
@@ -39,6 +41,7 @@ from calib_ebm.learn.prepare import (
     lora_options,
     plan_training,
 )
+from calib_ebm.learn.processes import place_of
 from calib_ebm.learn.published import measure, publish
 from calib_ebm.learn.quiet import quieten
 from calib_ebm.learn.record import (
@@ -173,7 +176,9 @@ def _trained(
     with recorder.stage("train") as stage:
         if (model / FACTS).exists():
             stage["skipped"] = True
-            return EnergyClassifier.from_pretrained(model)
+            classifier = EnergyClassifier.from_pretrained(model)
+            device = "cpu" if config["trainer"]["accelerator"] == "cpu" else "auto"
+            return classifier.to(device_of(device, place_of(os.environ)))
         module = _joint_module(config, material, plan, loss, recorder, say)
         data = _joint_data(config, material, plan, supply)
         note = partial(say_and_record, recorder, say)
