@@ -192,7 +192,7 @@ def _build_packed(network: EnergyNetwork, groups: int) -> Packed | None:
     """Packed passes, or None where they and ordinary ones do not give the same scores."""
     encoder: Any = network.encoder
     attention = getattr(encoder.config, "_attn_implementation", None)
-    if attention != "sdpa":
+    if attention not in ("sdpa", ATTENTION):
         # Who asked for another attention shall have it.
         return None
     was_training = network.training

@@ -56,7 +56,7 @@ def stub() -> Any:
     from torch import Tensor, nn
 
     class Stub(nn.Module):
-        config = SimpleNamespace(_attn_implementation="none", hidden_size=1)
+        config = SimpleNamespace(_attn_implementation="none", hidden_size=1, num_labels=2)
 
         def __init__(self) -> None:
             super().__init__()

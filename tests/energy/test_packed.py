@@ -208,6 +208,18 @@ def test_attention_that_was_asked_for_is_kept() -> None:
     assert net.encoder.config._attn_implementation == "eager"
 
 
+def test_what_was_packed_before_is_packed_again_to_the_same_bits() -> None:
+    """As when a run measures what it has trained: else the numbers of one that went on differ."""
+    net = network("roberta").eval()
+    other = deepcopy(net)
+    once, twice = build_passes(net, 2), build_passes(net, 2)
+    assert isinstance(once, Packed) and isinstance(twice, Packed)
+    fresh = build_passes(other, 2)
+    batch = tokens([3, 7, 5])
+    for first, second, third in zip(*(one(batch) for one in (once, twice, fresh)), strict=True):
+        assert torch.equal(first, second) and torch.equal(first, third)
+
+
 def test_the_mode_and_the_random_numbers_are_left_as_they_were() -> None:
     net = network("roberta", "self_sampled").train()
     state = torch.get_rng_state()
