@@ -26,7 +26,7 @@ NO_ROOM = frozenset(
     | {errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EIO}
 )
 """What a system says where there is no room, no right to write, or a file in a folder's place."""
-AFTER_THE_FIRST = 3.0
+AFTER_THE_FIRST = 10.0
 """Seconds in which a launcher ends the other processes of one that failed."""
 BY_RUST = re.compile(r"\(os error (\d+)\)")
 """How safetensors and tokenizers, whose errors are no `OSError`, say what the system said."""
