@@ -181,7 +181,7 @@ class WindowScorer:
 
 def _seed_of(seed: int, number: int) -> int:
     """Of a pass: far from those of other passes and other seeds."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    return int(np.random.SeedSequence([seed % 2**64, number]).generate_state(1)[0])
 
 
 def to_device(tokens: TokenBatch, device: torch.device) -> TokenBatch:

@@ -169,6 +169,7 @@ def test_ranks_share_the_texts_and_nobody_can_tell(energy: str) -> None:
         assert whole.energy_B is not None
         assert torch.equal(energy_N[rows.argsort()], whole.energy_B[whole.rows.argsort()])
         assert sum(told[0]) == 5, "the first one speaks for all"
+    assert len(ours.score_encoded(encoded, seed=-1).rows) == 5  # any seed will do
     other = ours.score_encoded(encoded, seed=1)
     assert other.energy_B is not None
     assert torch.equal(other.energy_B, whole.energy_B) == (energy == "hidden")

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from calib_ebm.durable import json_bytes, read_json, sync_folder, write_whole
 from calib_ebm.errors import InputError
 from calib_ebm.lock import claimed, only_one, together
-from calib_ebm.noise.durable import json_bytes, read_json, sync_folder, write_whole
 from calib_ebm.noise.sampler import Counts, Drawn
 from calib_ebm.noise.seal import changed_file, digest_of, facts_of, is_unbroken, sealed
 from calib_ebm.shapes import Encoded

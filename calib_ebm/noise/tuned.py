@@ -16,10 +16,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from calib_ebm.durable import sync_folder, write_whole
 from calib_ebm.errors import InputError
 from calib_ebm.lock import only_one
 from calib_ebm.noise.bank import FORMAT, MANIFEST
-from calib_ebm.noise.durable import sync_folder, write_whole
 from calib_ebm.noise.filters import Sampling
 from calib_ebm.noise.lm import NoiseLm, build_noise_lm
 from calib_ebm.noise.modes import Lengths, Mode, build_mode, check_texts

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +20,7 @@ import tokenizers
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from calib_ebm.durable import write_whole
 from calib_ebm.lock import only_one
 from calib_ebm.shapes import Encoded, Example
 from calib_ebm.tokens.tokenizer import TextTokenizer, cut_texts
@@ -89,18 +89,7 @@ def _write(path: Path, ids: Ids) -> None:
     flat = np.fromiter((token for row in ids for token in row), np.int32, count)
     ends = np.cumsum([0, *map(len, ids)], dtype=np.int64)
     content = save({"ids": flat, "ends": ends}, {"sha256": _checksum(flat, ends)})
-    part = path.with_name(f".{path.name}.tmp")  # whoever writes it holds the lock
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # the system names none where writing fails
-        raise
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, content)  # whoever writes it holds the lock
 
 
 def _read(path: Path) -> Ids | None:

@@ -299,7 +299,7 @@ def test_a_disk_that_is_full_while_the_bank_is_written_leaves_no_half_bank(
         def fsync(_: int) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        full.setattr("calib_ebm.noise.durable.os.fsync", fsync)
+        full.setattr("calib_ebm.durable.os.fsync", fsync)
         assert "The disk is full: the noise bank" in refused(lambda: draw_noise(config))
     assert [*(tmp_path / "cache" / "noise").glob("*/manifest.json")] == []
     draw_noise(config)

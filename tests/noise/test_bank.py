@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from calib_ebm import durable
 from calib_ebm.errors import InputError
 from calib_ebm.noise import bank as bank_module
-from calib_ebm.noise import durable
 from calib_ebm.noise.bank import NoiseBank, bank_folder, digest_of, write_bank
 from calib_ebm.noise.sampler import Counts, Drawn
 from calib_ebm.shapes import Encoded

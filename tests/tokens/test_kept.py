@@ -7,7 +7,6 @@ import multiprocessing
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from calib_ebm.shapes import Encoded, Example
-from calib_ebm.tokens import kept as kept_module
 from calib_ebm.tokens.kept import WORTH, encode_kept
 from calib_ebm.tokens.tokenizer import TextTokenizer, encode_examples, train_tokenizer
 
@@ -155,7 +153,7 @@ def test_a_full_disk_leaves_no_half_of_a_file(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(kept_module, "os", SimpleNamespace(fsync=full))
+        patch.setattr("calib_ebm.durable.os.fsync", full)
         with pytest.raises(OSError, match="No space left") as caught:
             keep(tokenizer, examples())
         assert str(caught.value.filename).endswith(".safetensors")

@@ -31,6 +31,10 @@ ABOUT = (
     "all is measured on texts that no draw of any size has touched: {draws} draws for each seed, "
     "the same for all methods. Without labels a method is as it was trained."
 )
+NEEDED = (
+    "this takes a baseline and another method on the same seeds, and at least 20 reported texts of "
+    "two classes."
+)
 ECE_CAPTION = (
     "Top-label ECE by the number of labels that a temperature is fitted on, mean over draws and "
     f"seeds [{ENDS[0]}th to {ENDS[1]}th percentile of the draws]. It is measured on fewer texts "
@@ -50,29 +54,23 @@ class Drawn:
     Attributes:
         sizes: numbers of labels, the first one 0.
         measured: texts that all of it is measured on.
-        ece_SD: method -> for each size, the ECE of all draws, seed after seed.
-        seeds: method -> its seeds in that order.
+        ece_SR: method -> seed -> for each size, the ECE of all draws.
     """
 
     task: TaskRuns
     sizes: tuple[int, ...]
     measured: int
-    ece_SD: dict[str, Floats]
-    seeds: dict[str, tuple[int, ...]]
+    ece_SR: dict[str, dict[int, Floats]]
+
+    def of_all(self, method: str) -> Floats:
+        """For each size, the ECE of all draws, seed after seed."""
+        return np.concatenate(list(self.ece_SR[method].values()), axis=1)
 
     def lower_S(self, method: str) -> Floats:
         """Share of draws in which the method without labels is below the baseline with some."""
-        base = self.task.baseline or ""
-        common = [seed for seed in self.seeds[method] if seed in self.seeds[base]]
-        mine_SD, theirs_SD = (
-            np.concatenate([self._of_seed(name, seed) for seed in common], axis=1)
-            for name in (method, base)
-        )
-        return np.asarray((mine_SD[:1] < theirs_SD).mean(axis=1))
-
-    def _of_seed(self, method: str, seed: int) -> Floats:
-        place = self.seeds[method].index(seed)
-        return np.asarray(np.split(self.ece_SD[method], len(self.seeds[method]), axis=1)[place])
+        mine, theirs = self.ece_SR[method], self.ece_SR[self.task.baseline or ""]
+        lower = [mine[seed][:1] < theirs[seed] for seed in mine if seed in theirs]
+        return np.concatenate(lower, axis=1).mean(axis=1)
 
 
 def worth_section(
@@ -88,16 +86,16 @@ def worth_section(
     """
     found = [drawn for task in tasks if (drawn := draw(task, seed, draws)) is not None]
     if not found:
-        why = (
-            "This takes a baseline and another method on the same seeds, and at least 20 reported "
-            "texts of two classes."
-        )
-        return Section("labels", TITLE, (Paragraph(why),)), ()
+        return Section("labels", TITLE, (Paragraph(f"Nothing is said: {NEEDED}"),)), ()
     slug_of = dict(zip((task.task for task in tasks), slugs, strict=True))
     panels = tuple(_panel(drawn, slug_of[drawn.task.task]) for drawn in found)
     sheets = (_ece_sheet(found), _share_sheet(found))
+    without = [task.task for task in tasks if all(task is not one.task for one in found)]
+    about = ABOUT.format(draws=draws)
+    if without:
+        about += f" Not of {', '.join(without)}: {NEEDED}"
     blocks: tuple[Block, ...] = (
-        Paragraph(ABOUT.format(draws=draws)),
+        Paragraph(about),
         Panels(panels),
         *(sheet.block() for sheet in sheets),
     )
@@ -117,30 +115,28 @@ def draw(task: TaskRuns, seed: int, draws: int) -> Drawn | None:
     if not others or not sizes:
         return None
     labels_N = torch.from_numpy(task.first.test.labels_N)
-    ece_SD: dict[str, Floats] = {}
-    measured = 0
+    found: dict[str, dict[int, FewLabels]] = {}
     for name in (task.baseline or "", *others):
-        of_seeds: list[FewLabels] = []
-        for run in task.members[name].values():
+        found[name] = {}
+        for run_seed, run in task.members[name].items():
             logits_NC = torch.from_numpy(run.test.logits_NC)
             try:
-                of_seeds.append(
-                    after_few_labels(
-                        logits_NC,
-                        labels_N,
-                        (0, *sizes),
-                        draws=draws,
-                        seed=seed,
-                        bins=BINS,
-                        prior=_prior_of(run),
-                    )
+                found[name][run_seed] = after_few_labels(
+                    logits_NC,
+                    labels_N,
+                    (0, *sizes),
+                    draws=draws,
+                    seed=seed,
+                    bins=BINS,
+                    prior=_prior_of(run),
                 )
             except InputError:
                 return None  # labels of one class, or of one that is hardly ever met
-        measured = of_seeds[0].measured
-        ece_SD[name] = np.concatenate([one.ece_SR.numpy() for one in of_seeds], axis=1)
-    seeds = {name: tuple(task.members[name]) for name in ece_SD}
-    return Drawn(task, (0, *sizes), measured, ece_SD, seeds)
+    ece_SR = {
+        name: {run_seed: one.ece_SR.numpy() for run_seed, one in runs.items()}
+        for name, runs in found.items()
+    }
+    return Drawn(task, (0, *sizes), task.texts - max(sizes), ece_SR)
 
 
 def _prior_of(run: Member) -> float:
@@ -179,17 +175,18 @@ def worth_of(sizes: Sequence[int], lower_S: Floats) -> str:
 def _panel(drawn: Drawn, slug: str) -> Panel:
     base = drawn.task.baseline or ""
     x = np.asarray(drawn.sizes[1:], dtype=np.float64)
-    low, high = np.percentile(drawn.ece_SD[base][1:], ENDS, axis=1)
-    curve = drawn.ece_SD[base][1:].mean(axis=1)
+    of_base = drawn.of_all(base)
+    low, high = np.percentile(of_base[1:], ENDS, axis=1)
+    curve = of_base[1:].mean(axis=1)
     name = f"{base}, temperature on so many labels"
     shown = [Line(name, x, curve, low, high)]
-    for method, ece_SD in drawn.ece_SD.items():
+    for method in drawn.ece_SR:
         if method != base:
-            level = np.full(len(x), ece_SD[0].mean())
+            level = np.full(len(x), drawn.of_all(method)[0].mean())
             shown.append(Line(f"{method}, without labels", x, level))
     caption = (
         f"Measured on {count(drawn.measured, 'text')}; {base} without labels: "
-        f"{percent(drawn.ece_SD[base][0].mean())}. Band: {ENDS[0]}th to {ENDS[1]}th percentile."
+        f"{percent(of_base[0].mean())}. Band: {ENDS[0]}th to {ENDS[1]}th percentile."
     )
     label = f"Top-label ECE against the number of labels on {drawn.task.task}. {caption}"
     drawing = lines(
@@ -207,12 +204,12 @@ def _ece_sheet(found: Sequence[Drawn]) -> Sheet:
     sizes = _all_sizes(found)
     rows: list[tuple[Entry, ...]] = []
     for drawn in found:
-        for method, ece_SD in drawn.ece_SD.items():
+        for method, runs in drawn.ece_SR.items():
             cells: list[Entry] = [None] * len(sizes)
-            for size, ece_D in zip(drawn.sizes, ece_SD, strict=True):
+            for size, ece_D in zip(drawn.sizes, drawn.of_all(method), strict=True):
                 low, high = np.percentile(ece_D, ENDS)
                 cells[sizes.index(size)] = Figure(float(ece_D.mean()), low, high, "%")
-            rows.append((method, drawn.task.task, len(drawn.seeds[method]), *cells))
+            rows.append((method, drawn.task.task, len(runs), *cells))
     head = ("Method", "Task", "Seeds", "No label", *(f"{size:,} labels" for size in sizes[1:]))
     return Sheet("few-labels", ECE_CAPTION, head, tuple(rows))
 
@@ -221,7 +218,7 @@ def _share_sheet(found: Sequence[Drawn]) -> Sheet:
     sizes = _all_sizes(found)[1:]
     rows: list[tuple[Entry, ...]] = []
     for drawn in found:
-        for method in drawn.ece_SD:
+        for method in drawn.ece_SR:
             if method == drawn.task.baseline:
                 continue
             lower_S = drawn.lower_S(method)[1:]

@@ -41,9 +41,10 @@ def test_each_number_is_that_of_the_draws(run_folder: Folder) -> None:
         return found.ece_SR.numpy()
 
     (other,) = (name for name in task.members if name != task.baseline)
-    assert drawn.seeds == {task.baseline: (1, 2), other: (1, 2, 3)}
+    seeds = {name: tuple(runs) for name, runs in drawn.ece_SR.items()}
+    assert seeds == {task.baseline: (1, 2), other: (1, 2, 3)}
     expected = np.concatenate([ece_SR(other, seed) for seed in (1, 2, 3)], axis=1)
-    np.testing.assert_array_equal(drawn.ece_SD[other], expected)
+    np.testing.assert_array_equal(drawn.of_all(other), expected)
     shares = [ece_SR(other, seed)[:1] < ece_SR(task.baseline or "", seed) for seed in (1, 2)]
     np.testing.assert_allclose(drawn.lower_S(other), np.concatenate(shares, axis=1).mean(axis=1))
     assert drawn.lower_S(other)[0] > 0.9 and drawn.lower_S(other)[1] > 0.5
@@ -72,7 +73,7 @@ def test_a_run_s_own_prior_is_used(run_folder: Folder) -> None:
     given = torch.from_numpy(test.logits_NC), torch.from_numpy(test.labels_N), drawn.sizes
     for prior, alike in ((50.0, True), (0.0, False)):
         found = after_few_labels(*given, draws=4, prior=prior).ece_SR.numpy()
-        assert np.array_equal(found, drawn.ece_SD[task.baseline or ""]) == alike
+        assert np.array_equal(found, drawn.of_all(task.baseline or "")) == alike
 
 
 def test_tasks_of_several_sizes_stand_in_one_table(run_folder: Folder) -> None:
@@ -113,6 +114,17 @@ def test_where_there_is_nothing_to_hold_against_another_it_says_so(
     section, sheets = worth_section(tasks, ["toy"], seed=0, draws=3)
     (said,) = section.blocks
     assert isinstance(said, Paragraph) and "takes a baseline" in said.text and not sheets
+
+
+def test_a_task_that_it_says_nothing_of_is_named(run_folder: Folder) -> None:
+    tasks = tasks_of(
+        *(run_folder(task="large", energy=e, sharp=2.0) for e in ("none", "hidden")),
+        *(run_folder(task="small", energy=e, texts=30, sharp=2.0) for e in ("none", "hidden")),
+    )
+    section, (eces, _) = worth_section(tasks, ["large", "small"], seed=0, draws=3)
+    about = section.blocks[0]
+    assert isinstance(about, Paragraph) and "Not of small: this takes" in about.text
+    assert {row[1] for row in eces.rows} == {"large"}
 
 
 @pytest.mark.parametrize(

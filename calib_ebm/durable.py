@@ -9,7 +9,11 @@ from typing import Any
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that under its name there is ever all of it, or what was there before."""
+    """Write a file so that under its name there is ever all of it, or what was there before.
+
+    Raises:
+        OSError: naming the file; the system names none where writing fails.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -17,6 +21,9 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
