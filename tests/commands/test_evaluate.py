@@ -15,6 +15,7 @@ import yaml
 from calib_ebm.command import guarded
 from calib_ebm.evaluate import evaluate
 from calib_ebm.report.files import read_predictions, read_run
+from calib_ebm.tokens.collate import pad_batch
 
 Settings = Callable[..., dict[str, Any]]
 
@@ -239,8 +240,24 @@ def test_a_table_computes_on_nothing(run: Path, refused: Callable[..., str], wor
     assert f"{word.split('=')[0]} given with table=, which uses no model." in said
 
 
-def test_smaller_passes_give_the_same(run: Path, settings: Settings) -> None:
-    evaluate(settings(f"run={run}", "tokens_per_pass=64", f"out={run / 'few'}", of="evaluate"))
-    ours, theirs = (read_predictions(each) for each in (run / "few", run))
-    assert ours.ids == theirs.ids
-    np.testing.assert_allclose(ours.logits_NC, theirs.logits_NC, atol=1e-4)
+def test_smaller_passes_are_more_and_give_the_same(
+    run: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: dict[str, int] = {}
+    threads: list[int] = []
+    monkeypatch.setattr("calib_ebm.learn.devices.torch.set_num_threads", threads.append)
+    for name, words in {"few": (), "many": ("tokens_per_pass=64", "threads=1")}.items():
+        padded: list[int] = []
+
+        def counted(tokenizer: Any, texts: Any, padded: list[int] = padded) -> Any:
+            padded.append(len(texts))
+            return pad_batch(tokenizer, texts)
+
+        monkeypatch.setattr("calib_ebm.windows.pad_batch", counted)
+        evaluate(settings(f"run={run}", f"out={run / name}", *words, of="evaluate"))
+        passes[name] = len(padded)
+    assert passes["many"] > passes["few"] > 0 and threads == [1]
+    ours, again, before = (read_predictions(each) for each in (run / "many", run / "few", run))
+    assert ours.ids == again.ids == before.ids
+    np.testing.assert_allclose(ours.logits_NC, before.logits_NC, atol=1e-4)
+    np.testing.assert_array_equal(again.logits_NC, before.logits_NC)
