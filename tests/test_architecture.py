@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "energy": {"shapes", "errors", "hub"},
     "loss": {"shapes", "errors"},
     "calibration": {"shapes", "errors"},
-    "report": {"shapes", "errors", "calibration", "dealing", "names", "lock"},
+    "report": {"shapes", "errors", "calibration", "dealing", "durable", "names", "lock"},
 }
 ROOMS = set(MAY_IMPORT)
 MAY_IMPORT["windows"] = {"shapes", "tokens", "energy", "errors"}

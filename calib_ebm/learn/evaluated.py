@@ -27,7 +27,7 @@ from calib_ebm.report.files import (
     TRUTH,
     write_energies,
     write_metrics,
-    write_text_atomic,
+    write_text,
     write_truth,
 )
 from calib_ebm.report.page import write_report
@@ -149,7 +149,7 @@ def write_evaluation(
 ) -> None:
     """Write the folder's files and its page. The folder is a prepared one."""
     settings = {**subject.config, EVALUATION: dict(config)}
-    write_text_atomic(out / CONFIG, yaml.safe_dump(settings, sort_keys=False))
+    write_text(out / CONFIG, yaml.safe_dump(settings, sort_keys=False))
     recorder, calibrator = RunRecorder(out), evaluated.calibrated.calibrator
     recorder.set(
         command=command_line(),

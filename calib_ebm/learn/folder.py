@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 
 from calib_ebm import __version__
+from calib_ebm.durable import write_text
 from calib_ebm.errors import InputError
 from calib_ebm.lock import only_one
 from calib_ebm.names import CONFIG, REPORT, RUN
-from calib_ebm.report.atomic import write_text_atomic
 
 NOT_OF_THE_RUN = ("run_dir", "cache_dir", "overwrite", "logger", "hydra")
 """Settings that change where things go, but no number."""
@@ -105,7 +105,7 @@ def open_run(config: Config, folder: Path) -> None:
         if existing.exists():
             _require_same(config, existing)
             return
-        write_text_atomic(existing, yaml.safe_dump(dict(config), sort_keys=False))
+        write_text(existing, yaml.safe_dump(dict(config), sort_keys=False))
     except OSError as error:
         raise _cannot_write(folder, error) from error
 

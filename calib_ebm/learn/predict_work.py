@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from calib_ebm.durable import replacing, write_json
 from calib_ebm.errors import InputError, Interrupted
 from calib_ebm.learn.devices import device_of, set_threads
 from calib_ebm.learn.models import Ensemble
@@ -19,7 +20,6 @@ from calib_ebm.learn.predict_plan import Job
 from calib_ebm.learn.processes import Copies, Place, abandoned
 from calib_ebm.learn.progress import Tally, shown
 from calib_ebm.learn.record import command_line, git_commit, versions
-from calib_ebm.report.atomic import replacing, write_json_atomic
 from calib_ebm.report.parts import MissingPart, Part, Parts, digest_of_file
 from calib_ebm.report.scored import ending_of, table_writer
 from calib_ebm.shapes import Example
@@ -166,7 +166,7 @@ class Work:
             "seconds_last": self.tally.seconds,
             "output": {"bytes": output.stat().st_size, "sha256": digest_of_file(output)},
         }
-        write_json_atomic(self.job.record, facts)
+        write_json(self.job.record, facts)
         self.parts.remove()
 
     def _join(self, output: Path) -> None:

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from calib_ebm.durable import write_json
 from calib_ebm.names import RUN
-from calib_ebm.report.atomic import write_json_atomic
 
 PACKAGES = (
     "calib-ebm",
@@ -103,7 +103,7 @@ class RunRecorder:
         """Set facts and write the file."""
         self.facts |= facts
         if self.active:
-            write_json_atomic(self.path, self.facts)
+            write_json(self.path, self.facts)
 
     def note(self, *sentences: str) -> None:
         """Add sentences for the person, each once."""

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from torch import Tensor
 
+from calib_ebm.durable import replacing
 from calib_ebm.errors import InputError
-from calib_ebm.report.atomic import replacing
 
 Floats = NDArray[np.float64]
 Numbers = Sequence[int] | Sequence[float] | Tensor | NDArray[Any]

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from calib_ebm.durable import write_json, write_text
 from calib_ebm.errors import InputError
 from calib_ebm.names import (
     CONFIG,
@@ -31,7 +32,6 @@ from calib_ebm.names import (
     RUN,
     TRUTH,
 )
-from calib_ebm.report.atomic import write_json_atomic, write_text_atomic
 from calib_ebm.report.columns import (
     Floats,
     Numbers,
@@ -72,11 +72,11 @@ __all__ = [
     "read_run",
     "read_truth",
     "write_energies",
-    "write_json_atomic",
+    "write_json",
     "write_metrics",
     "write_noise_samples",
     "write_predictions",
-    "write_text_atomic",
+    "write_text",
     "write_truth",
 ]
 
@@ -188,7 +188,7 @@ def write_noise_samples(folder: Path, samples: Sequence[NoiseSample]) -> None:
         )
         for sample in samples
     ]
-    write_text_atomic(folder / NOISE_SAMPLES, "".join(line + "\n" for line in lines))
+    write_text(folder / NOISE_SAMPLES, "".join(line + "\n" for line in lines))
 
 
 def read_noise_samples(folder: Path) -> tuple[NoiseSample, ...]:
@@ -219,7 +219,7 @@ def read_truth(folder: Path) -> Truth:
 
 def write_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
     """Write metrics.json: flat names, plain numbers; null for one that is not finite."""
-    write_json_atomic(folder / METRICS, {name: float(metrics[name]) for name in sorted(metrics)})
+    write_json(folder / METRICS, {name: float(metrics[name]) for name in sorted(metrics)})
 
 
 def read_metrics(folder: Path) -> dict[str, float]:

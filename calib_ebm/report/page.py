@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from calib_ebm.report.atomic import write_text_atomic
+from calib_ebm.durable import write_text
 from calib_ebm.report.blocks import Page
 from calib_ebm.report.files import REPORT, RunFolder, read_run
 from calib_ebm.report.sections import (
@@ -35,7 +35,7 @@ def write_report(folder: Path | str) -> Path:
     """
     run = read_run(folder)
     path = run.path / REPORT
-    write_text_atomic(path, render(compose(run)))
+    write_text(path, render(compose(run)))
     return path
 
 

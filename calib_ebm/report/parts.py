@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from calib_ebm.report.atomic import replacing, write_json_atomic
+from calib_ebm.durable import replacing, write_json
 from calib_ebm.report.scored import Write
 
 PLAN = "plan.json"
@@ -69,7 +69,7 @@ class Parts:
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in [*self.folder.glob("part-*"), self.folder / PLAN] if empty else ():
             path.unlink(missing_ok=True)
-        write_json_atomic(self.folder / PLAN, plan)
+        write_json(self.folder / PLAN, plan)
 
     def remove(self) -> None:
         """Take all of it away."""

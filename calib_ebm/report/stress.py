@@ -32,8 +32,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from calib_ebm.durable import write_json, write_text
 from calib_ebm.lock import only_one
-from calib_ebm.report.atomic import write_json_atomic, write_text_atomic
 from calib_ebm.report.columns import broken
 
 CSV = "stress.csv"
@@ -88,8 +88,8 @@ def _write_together(folder: Path, rows: Sequence[StressRow]) -> tuple[StressRow,
     writer.writerow(COLUMNS)
     for row in together:
         writer.writerow([_written(value) for value in asdict(row).values()])
-    write_text_atomic(folder / CSV, text.getvalue())
-    write_json_atomic(folder / JSON, [asdict(row) for row in together])
+    write_text(folder / CSV, text.getvalue())
+    write_json(folder / JSON, [asdict(row) for row in together])
     return together
 
 

@@ -277,7 +277,7 @@ def test_stopped_it_goes_on_and_the_file_is_the_undisturbed_one(
     assert (f"some {at * 16} texts are scored already" in said) == (at > 0)
 
 
-@pytest.mark.parametrize("place", ["replacing", "write_json_atomic", "digest_of_file"])
+@pytest.mark.parametrize("place", ["replacing", "write_json", "digest_of_file"])
 def test_stopped_while_it_is_written_it_scores_nothing_again(
     place: str, run: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

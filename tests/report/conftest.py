@@ -13,7 +13,7 @@ import pytest
 from calib_ebm.report.files import (
     NoiseSample,
     write_energies,
-    write_json_atomic,
+    write_json,
     write_metrics,
     write_noise_samples,
     write_predictions,
@@ -139,7 +139,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             run |= {"task": NASTY, "notes": [NASTY], "command": NASTY, "git_commit": NASTY}
             run |= {"labels": [NASTY, *run["labels"][1:]], "data_digests": {NASTY: NASTY}}
             run |= {"versions": {NASTY: NASTY}, "noise_lm": {NASTY: NASTY}, "noise": NASTY}
-        write_json_atomic(folder / "run.json", run)
+        write_json(folder / "run.json", run)
         config = {"energy": energy, "note": text, "trainer": {"max_steps": 300}}
         (folder / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
         (folder / "history.csv").write_text(history_csv(rows, energy, random), encoding="utf-8")

@@ -213,7 +213,7 @@ def test_a_run_record_that_makes_no_sense_is_refused(
 ) -> None:
     folder = make_run()
     record = json.loads((folder / "run.json").read_text(encoding="utf-8")) | change
-    files.write_json_atomic(folder / "run.json", record)
+    files.write_json(folder / "run.json", record)
     with pytest.raises(InputError, match=says):
         files.read_run(folder)
 
@@ -238,7 +238,7 @@ def test_metrics_that_are_not_finite_are_null_and_come_back_as_nan(tmp_path: Pat
 
 @pytest.mark.parametrize("value", ["0.5", True, [1], {"a": 1}])
 def test_a_metric_that_is_no_number_is_refused(tmp_path: Path, value: object) -> None:
-    files.write_json_atomic(tmp_path / "metrics.json", {"test/nll": value})
+    files.write_json(tmp_path / "metrics.json", {"test/nll": value})
     with pytest.raises(InputError, match="test/nll"):
         files.read_metrics(tmp_path)
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from calib_ebm.durable import write_json, write_text
 from calib_ebm.errors import InputError
-from calib_ebm.report.atomic import write_json_atomic, write_text_atomic
 from calib_ebm.report.blocks import Page
 from calib_ebm.report.comparison import confidence, energy, few, stress
 from calib_ebm.report.comparison.find import (
@@ -102,7 +102,7 @@ def write_comparison(
     comparison = compare(paths, baseline, resamples=resamples, seed=seed, tables=tables)
     path = folder / REPORT
     _write_tables(folder, comparison)
-    write_text_atomic(path, render(comparison.page))
+    write_text(path, render(comparison.page))
     return path, comparison
 
 
@@ -239,7 +239,7 @@ def _write_tables(folder: Path, comparison: Comparison) -> None:
         texts = zip(ENDINGS, (sheet.csv(), sheet.markdown(), sheet.latex()), strict=True)
         for ending, text in texts:
             name = f"{sheet.slug}.{ending}"
-            write_text_atomic(folder / TABLES / name, text)
+            write_text(folder / TABLES / name, text)
             written.append(name)
     manifest = {
         "tables": written,
@@ -252,7 +252,7 @@ def _write_tables(folder: Path, comparison: Comparison) -> None:
         ],
         "left_out": [{"folder": str(e.folder), "why": e.why} for e in comparison.left_out],
     }
-    write_json_atomic(folder / MANIFEST, manifest)
+    write_json(folder / MANIFEST, manifest)
 
 
 def _earlier(manifest: Path) -> list[str]:

@@ -15,7 +15,7 @@ from calib_ebm.calibration.intervals import estimates_with_intervals
 from calib_ebm.calibration.temperature import Temperature
 from calib_ebm.report.files import (
     write_energies,
-    write_json_atomic,
+    write_json,
     write_metrics,
     write_predictions,
     write_truth,
@@ -116,7 +116,7 @@ def run_folder(tmp_path: Path) -> Folder:
                 "draw_noise": {"seconds": 4.0, "peak_memory_mb": 700.0, "skipped": seed > 1},
             },
         }
-        write_json_atomic(folder / "run.json", record | dict(run or {}))
+        write_json(folder / "run.json", record | dict(run or {}))
         return folder
 
     return write
