@@ -86,13 +86,13 @@ def test_each_calibrator_builds(name: str) -> None:
 @pytest.mark.parametrize("name", of("loss"))
 def test_each_loss_builds(name: str) -> None:
     config = composed(f"loss={name}", "task=sst2")["loss"]
-    built = build_loss(config, 2)
+    built = build_loss(config, (3, 1))
     assert config["name"] == name and type(built.label) is LABEL_LOSSES[name]
     assert (built.nce_weight, built.ramp) == (3.0, 1.0)
     # No setting is there that nothing reads.
     options = language_options(config)
     further = {} if options is None else asdict(options)
-    assert {*config} == {"name", "nce_weight", "ramp", *built.label.settings, *further}
+    assert {*config} == {"name", "nce_weight", "ramp", "gate", *built.label.settings, *further}
     assert (options is None) == (name != "joint_mlm")
 
 
@@ -100,7 +100,7 @@ def test_each_loss_builds(name: str) -> None:
 def test_each_loss_joins_each_energy_with_that_energy_s_weight(name: str) -> None:
     for energy in ("sharp_hidden", "scalar"):
         config = composed(f"loss={name}", f"energy={energy}")
-        built, recipe = build_loss(config["loss"], 2), config["task"]["recipe"]
+        built, recipe = build_loss(config["loss"], (3, 1)), config["task"]["recipe"]
         assert config["energy"]["name"] == energy
         assert built.nce_weight == recipe["nce_weight"][energy]
         assert built.ramp == recipe["nce_ramp"][energy]
@@ -188,7 +188,7 @@ def test_the_paper_s_setting_is_named_whatever_the_defaults(task: str) -> None:
     assert (config["encoder"]["name_or_path"], noise["lm"]) == ("roberta-base", "gpt2")
     assert (noise["mode"], noise["mask_rate"], noise["top_k"]) == ("masked", 0.4, 20)
     assert (noise["tune"]["batch_size"], noise["tune"]["lr"]) == (8, 5e-6)
-    assert (config["loss"]["nce_weight"], config["loss"]["ramp"]) == (1.0, 0.0)
+    assert [config["loss"][name] for name in ("nce_weight", "ramp", "gate")] == [1.0, 0.0, 0.0]
     assert (config["energy"]["name"], config["seed"]) == ("hidden", 3)
     # Named in the experiment itself, not by way of the task's recipe, which may move.
     raw = OmegaConf.load(conf_dir() / "experiment" / f"paper_{task}.yaml")

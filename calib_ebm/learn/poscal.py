@@ -11,6 +11,7 @@ from torch import Tensor
 
 from calib_ebm.learn.data import JointData, evaluation_loader
 from calib_ebm.learn.joint import JointModule
+from calib_ebm.learn.team import added_up
 from calib_ebm.loss.poscal import PosCal, bin_counts
 
 
@@ -52,7 +53,7 @@ class KeepTable(Callback):
         """Add what this step has seen, of all ranks."""
         counts = self.poscal.batch_counts
         if self.poscal.table == "recent" and counts is not None:
-            self.poscal.seen_2CM += _over_ranks(counts)
+            self.poscal.seen_2CM += added_up(counts)
 
     @torch.no_grad()
     def _rescored(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Tensor:
@@ -73,13 +74,7 @@ class KeepTable(Callback):
                 logits_BC = pl_module.scored_logits(here.tokens).float()
                 counts += bin_counts(logits_BC.softmax(dim=-1), here.label_B, self.poscal.bins)
         pl_module.network.train()
-        return _over_ranks(counts)
-
-
-def _over_ranks(counts: Tensor) -> Tensor:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(counts)
-    return counts
+        return added_up(counts)
 
 
 def table_callbacks(module: JointModule, data: JointData) -> list[Callback]:

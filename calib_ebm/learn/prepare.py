@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from calib_ebm.errors import InputError
 from calib_ebm.learn.early import read_task
 from calib_ebm.learn.optimisation import OptimOptions, count_steps
 from calib_ebm.loss.choice import build_label_loss
+from calib_ebm.loss.gate import LabelGate
 from calib_ebm.loss.joint import JointLoss
 from calib_ebm.noise.order import NoisyTexts
 from calib_ebm.shapes import Encoded
@@ -149,14 +150,20 @@ def lora_options(config: Config) -> LoraOptions:
     return options
 
 
-def build_loss(settings: Config, classes: int) -> JointLoss:
-    """The loss of the `loss` group, for C classes.
+def build_loss(settings: Config, label_count_C: Sequence[int]) -> JointLoss:
+    """The loss of the `loss` group.
+
+    Args:
+        settings: the `loss` group.
+        label_count_C: how many training texts have each label.
 
     Raises:
         InputError: for a setting out of its range.
     """
-    label = build_label_loss(settings, classes)
-    return JointLoss(float(settings["nce_weight"]), float(settings["ramp"]), label)
+    label = build_label_loss(settings, len(label_count_C))
+    full_at = float(settings["gate"])
+    gate = None if full_at == 0 else LabelGate(full_at, label_count_C)
+    return JointLoss(float(settings["nce_weight"]), float(settings["ramp"]), label, gate)
 
 
 @dataclass(frozen=True)

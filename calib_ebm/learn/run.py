@@ -130,7 +130,7 @@ def _stages(
     with recorder.stage("load", earlier=0.0 if read is None else read.seconds):
         material = load_material(config, None if read is None else read.task, say)
         plan = plan_training(config, material)
-        loss = build_loss(config["loss"], len(material.task.labels))
+        loss = build_loss(config["loss"], material.task.label_count_C)
         # Refused here, not when the noise is drawn.
         language_options(config["loss"])
         lora_options(config)

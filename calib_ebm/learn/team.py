@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -57,3 +60,12 @@ def here() -> Team:
     if not (distributed.is_available() and distributed.is_initialized()):
         return ALONE
     return Team(distributed.get_rank(), distributed.get_world_size())
+
+
+def added_up(tensor: Tensor) -> Tensor:
+    """The sum over the processes that share this training, in place; each of them must call."""
+    from torch import distributed
+
+    if here().world > 1:
+        distributed.all_reduce(tensor)
+    return tensor

@@ -3,8 +3,8 @@
     L = L_label + weight * L_NCE
 
 Equation 8 of He et al., EACL 2021, where L_label is the cross-entropy and the weight is 1. Here it
-may also rise linearly from 0 over the first part of the training: an encoder without pretraining
-has no features yet, and there the NCE gradient of a head of its own can drown that of the labels
+may also rise linearly from 0 over the first part of the training, and it may wait until the labels
+begin to be learned (`gate.py`): the NCE gradient can drown that of the labels
 (conf/experiment/README.md).
 """
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from calib_ebm.errors import InputError
+from calib_ebm.loss.gate import LabelGate
 from calib_ebm.loss.labels import Again, CrossEntropy, LabelLoss
 from calib_ebm.loss.nce import nce_loss, nce_noise_part
 
@@ -33,7 +34,7 @@ class LossParts(NamedTuple):
     nce: Tensor | None
     """None where there is no energy: plain fine-tuning."""
     further: Mapping[str, Tensor]
-    """Values of this label loss alone and of further terms, by name."""
+    """Values of this label loss alone, of the gate and of further terms, by name."""
 
 
 class Term(NamedTuple):
@@ -66,10 +67,15 @@ class JointLoss(nn.Module):
         ramp: share of the training over which the weight rises from 0; 0 means the full weight at
             once, as in the paper.
         label: the loss of the labels; None for the cross-entropy, as in the paper.
+        gate: what the weight waits for besides; None for nothing, as in the paper.
     """
 
     def __init__(
-        self, nce_weight: float = 1.0, ramp: float = 0.0, label: LabelLoss | None = None
+        self,
+        nce_weight: float = 1.0,
+        ramp: float = 0.0,
+        label: LabelLoss | None = None,
+        gate: LabelGate | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= nce_weight < float("inf"):
@@ -85,16 +91,18 @@ class JointLoss(nn.Module):
         self.nce_weight = nce_weight
         self.ramp = ramp
         self.label = CrossEntropy() if label is None else label
+        self.gate = gate
 
-    def weight_at(self, progress: float) -> float:
+    def weight_at(self, progress: float) -> float | Tensor:
         """The weight when this share of the training is done.
 
         >>> [JointLoss(2.0, ramp=0.5).weight_at(progress) for progress in (0.0, 0.25, 0.5, 1.0)]
         [0.0, 1.0, 2.0, 2.0]
         """
-        if self.ramp == 0:
-            return self.nce_weight
-        return self.nce_weight * min(1.0, progress / self.ramp)
+        risen = 1.0 if self.ramp == 0 else min(1.0, progress / self.ramp)
+        weight = self.nce_weight * risen
+        # A tensor, so that a step waits for no device.
+        return weight if self.gate is None else weight * self.gate.opening()
 
     def forward(
         self,
@@ -127,7 +135,11 @@ class JointLoss(nn.Module):
         if energy_data_B.dtype.itemsize < 4:
             energy_data_B, energy_noise_SK = energy_data_B.float(), energy_noise_SK.float()
         nce = nce_loss(energy_data_B, energy_noise_SK)
-        return LossParts(label + self.weight_at(progress) * nce, label, ce, nce, further)
+        total = label + self.weight_at(progress) * nce
+        if self.gate is not None:
+            further = {**further, "gate": self.gate.opening()}
+            self.gate.step_ce = ce.detach()
+        return LossParts(total, label, ce, nce, further)
 
     def of_noise(
         self, energy_noise_M: Tensor, texts: int, per_text: int, *, progress: float = 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -61,6 +62,12 @@ class TaskData:
     """Embedded task only: exact P(x) and P(y|x)."""
     folds: tuple[int, ...] | None = None
     """Of each text of `fit`, and so of `test`; None where the two have no text in common."""
+
+    @property
+    def label_count_C(self) -> tuple[int, ...]:
+        """How many texts of `train` have each of the C labels."""
+        count = Counter(example.label for example in self.train)
+        return tuple(count[index] for index in range(len(self.labels)))
 
     def __post_init__(self) -> None:
         assert self.metrics[0] == "acc", self.metrics

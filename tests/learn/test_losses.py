@@ -110,6 +110,23 @@ def test_mixup_stopped_and_gone_on_with_is_mixup(
     assert same(ours, theirs) and rows(ours) == rows(theirs)
 
 
+def test_a_gate_stopped_and_gone_on_with_is_that_gate(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("energy=scalar", "loss.gate=0.05", "loss.ramp=0", "optim.lr=0.03")
+    ours, theirs = resumed_and_whole(settings, monkeypatch, 7, *words)
+    assert same(ours, theirs) and rows(ours) == rows(theirs)
+    history = rows(ours)
+    opening = [float(row["loss/gate"]) for row in history]
+    assert opening[0] == 0, "shut at first"
+    assert opening[8] > 0.001, "what is gone on with is no gate that was never moved"
+    for row in history:
+        total = float(row["loss/ce"]) + 2 * float(row["loss/gate"]) * float(row["loss/nce"])
+        assert float(row["loss/total"]) == pytest.approx(total, rel=1e-5)
+    free = run(settings(*words, "loss.gate=0", run="free"), quiet)
+    assert "loss/gate" not in rows(free)[0] and not same(ours, free)
+
+
 POSCAL = ("energy=none", "loss=poscal", "loss.refreshes_per_epoch=2")  # every third step
 
 

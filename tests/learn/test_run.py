@@ -223,6 +223,7 @@ def test_a_folder_of_other_settings_is_refused(settings: Settings) -> None:
         ("trainer.max_steps=0", "trainer.max_steps is 0"),
         ("loss.nce_weight=-1", "loss.nce_weight is -1"),
         ("loss.ramp=2", "loss.ramp is 2"),
+        ("loss.gate=-1", "loss.gate is -1"),
         ("encoder.small.heads=3", "heads=3"),
         ("task.max_length=4", "task.max_length is 4"),
         ("trainer.accelerator=abacus", "trainer cannot be built"),

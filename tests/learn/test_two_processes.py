@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import subprocess
@@ -22,6 +23,8 @@ Settings = Callable[..., dict[str, Any]]
 # No dropout: its masks depend on the rank, and so would the weights.
 STILL = ("encoder.small.dropout=0", "trainer.log_every=1")
 SCALAR = ("energy.dropout=0", "energy=scalar")
+# It opens and shuts again, by the labels of both processes.
+GATED = ("loss.gate=0.01", "optim.lr=0.03", "loss.ramp=0")
 POSCAL = ("loss=poscal", "loss.refreshes_per_epoch=2", "loss.poscal_weight=5", "energy=none")
 
 
@@ -40,11 +43,18 @@ def train(overrides: list[str], folder: Path, cache: Path) -> str:
     return done.stdout
 
 
+def gate_openings(folder: Path) -> list[float]:
+    """Of each step, from history.csv; none where there is no gate."""
+    with (folder / "history.csv").open(newline="") as file:
+        return [float(row["loss/gate"]) for row in csv.DictReader(file) if "loss/gate" in row]
+
+
 @pytest.mark.parametrize(
     ("words", "chunks"),
     [
         (SCALAR, ()),
         ((*SCALAR, "noise.per_text=2"), ("trainer.noise_chunk=5",)),
+        ((*SCALAR, *GATED), ()),
         (POSCAL, ()),
         ((*POSCAL, "loss.table=rescored"), ()),
     ],
@@ -62,6 +72,9 @@ def test_two_processes_train_and_measure_as_one(
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         assert math.isclose(ours[name], value, rel_tol=2e-4, abs_tol=2e-4), name
+    openings = [gate_openings(f) for f in (two, one)]
+    assert openings[0] == pytest.approx(openings[1], abs=1e-3)
+    assert (max(openings[1], default=0) > 0.05) == ("loss.gate=0.01" in words)
     tables = [read_predictions(f) for f in (two, one)]
     assert tables[0].ids == tables[1].ids and len(tables[0].ids) % 2 == 1
     assert abs(tables[0].logits_NC - tables[1].logits_NC).max() < 1e-4

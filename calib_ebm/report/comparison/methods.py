@@ -36,7 +36,7 @@ PLAIN_LOSS = "cross_entropy"
 """With the energy's loss where there is an energy."""
 PLAIN_NAMES = ("none", "baseline", "plain", "plain fine-tuning", "cross_entropy")
 """What tables of plain fine-tuning are called."""
-ONLY_WITH_ENERGY = ("noise.", "loss.nce_weight", "loss.ramp", "energy.")
+ONLY_WITH_ENERGY = ("noise.", "loss.nce_weight", "loss.ramp", "loss.gate", "energy.")
 
 
 def method_settings(config: Mapping[str, Any]) -> Flat:
