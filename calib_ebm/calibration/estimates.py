@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from calib_ebm.calibration import brier, errors, ordered, selective, smooth
+from calib_ebm.calibration import accuracy, brier, errors, ordered, selective, smooth
 from calib_ebm.calibration.ordered import Ordered
 from calib_ebm.calibration.resample import Entries, Sums, count_sums, gap_sums, mean_sums
 from calib_ebm.errors import InputError
@@ -86,7 +86,7 @@ def _mean(pure: Pure, each: Pure) -> NamedEstimate:
     )
 
 
-def _counted(pure: Pure, finish: Callable[[errors.ClassCounts], Tensor]) -> NamedEstimate:
+def _counted(pure: Pure, finish: Callable[[accuracy.ClassCounts], Tensor]) -> NamedEstimate:
     return NamedEstimate(
         lambda p_NC, y_N, _: pure(p_NC, y_N),
         lambda given: count_sums(given.probs_NC, given.labels_N, finish),
@@ -131,9 +131,9 @@ def _brier(part: Callable[[brier.BrierParts], Tensor]) -> NamedEstimate:
 
 
 CLASS_METRICS: dict[str, NamedEstimate] = {
-    "cls/acc": _mean(errors.accuracy, errors.correct_each),
-    "cls/mcc": _counted(errors.mcc, errors.mcc_from_counts),
-    "cls/f1": _counted(errors.f1, errors.f1_from_counts),
+    "cls/acc": _mean(accuracy.accuracy, accuracy.correct_each),
+    "cls/mcc": _counted(accuracy.mcc, accuracy.mcc_from_counts),
+    "cls/f1": _counted(accuracy.f1, accuracy.f1_from_counts),
 }
 """The task's own metrics; a task record leaves out the `cls/`."""
 CALIBRATION_ERRORS: dict[str, NamedEstimate] = {

@@ -17,6 +17,13 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
+from calib_ebm.calibration.accuracy import (
+    ClassCounts,
+    class_counts,
+    correct_each,
+    f1_from_counts,
+    mcc_from_counts,
+)
 from calib_ebm.calibration.bins import (
     BinnedSums,
     Norm,
@@ -27,14 +34,9 @@ from calib_ebm.calibration.bins import (
 from calib_ebm.calibration.brier import BrierSums, brier_sums, parts_of
 from calib_ebm.calibration.checks import check_bins, check_choice, check_predictions
 from calib_ebm.calibration.errors import (
-    ClassCounts,
     Pairs,
     brier_each,
-    class_counts,
     classwise_pairs,
-    correct_each,
-    f1_from_counts,
-    mcc_from_counts,
     nll_each,
     pooled_pairs,
     top_label_pairs,

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from calib_ebm.calibration.accuracy import ClassCounts
 from calib_ebm.calibration.bins import cell_index, equal_width_edges
-from calib_ebm.calibration.errors import ClassCounts, Pairs
+from calib_ebm.calibration.errors import Pairs
 
 CHUNK = 4_000_000
 """Numbers held at once by one tensor: 32 MB of float64."""

@@ -12,15 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from calib_ebm.calibration import errors
+from calib_ebm.calibration.accuracy import accuracy, f1, mcc
 from calib_ebm.calibration.bins import mean_gap
 from calib_ebm.calibration.errors import (
-    accuracy,
     brier,
     ece_classwise,
     ece_pooled,
     ece_top_label,
-    f1,
-    mcc,
     nll,
     nll_from_logits,
     pointwise_error,

@@ -10,12 +10,7 @@ from torch import Tensor
 
 from calib_ebm.calibration import floors
 from calib_ebm.calibration.brier import brier_parts
-from calib_ebm.calibration.errors import (
-    ece_classwise,
-    ece_debiased_l2,
-    ece_pooled,
-    ece_top_label,
-)
+from calib_ebm.calibration.errors import ece_classwise, ece_debiased_l2, ece_pooled, ece_top_label
 from calib_ebm.calibration.floors import null_draws, null_ece, p_value
 from calib_ebm.calibration.ordered import ece_equal_mass, ece_sweep, ks_error
 from calib_ebm.calibration.smooth import smooth_ece

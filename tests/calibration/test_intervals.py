@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from calib_ebm.calibration import errors, ordered, resample, selective, smooth
+from calib_ebm.calibration import accuracy, errors, ordered, resample, selective, smooth
 from calib_ebm.calibration.brier import brier_parts
 from calib_ebm.calibration.floors import null_ece
 from calib_ebm.calibration.intervals import (
@@ -26,9 +26,9 @@ stats = pytest.importorskip("scipy.stats", reason="SciPy, of the extra dev")
 
 TASK_METRICS = ("acc", "mcc", "f1")
 OF_LABELS = {
-    "cls/acc": errors.accuracy,
-    "cls/mcc": errors.mcc,
-    "cls/f1": errors.f1,
+    "cls/acc": accuracy.accuracy,
+    "cls/mcc": accuracy.mcc,
+    "cls/f1": accuracy.f1,
     "cal/ece": errors.ece_top_label,
     "cal/ece_classwise": errors.ece_classwise,
     "cal/ece_pooled": errors.ece_pooled,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from calib_ebm.calibration import errors, ood, ordered, selective
+from calib_ebm.calibration import accuracy, errors, ood, ordered, selective
 from calib_ebm.calibration.brier import brier_parts
 from calib_ebm.calibration.metrics import (
     F1,
@@ -46,9 +46,9 @@ from calib_ebm.calibration.smooth import smooth_ece
 from calib_ebm.errors import InputError
 
 PURE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cls/acc": errors.accuracy,
-    "cls/mcc": errors.mcc,
-    "cls/f1": errors.f1,
+    "cls/acc": accuracy.accuracy,
+    "cls/mcc": accuracy.mcc,
+    "cls/f1": accuracy.f1,
     "cal/ece": errors.ece_top_label,
     "cal/ece_classwise": errors.ece_classwise,
     "cal/ece_pooled": errors.ece_pooled,

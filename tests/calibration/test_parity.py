@@ -10,16 +10,14 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from calib_ebm.calibration.accuracy import accuracy, f1, mcc
 from calib_ebm.calibration.errors import (
-    accuracy,
     brier,
     classwise_pairs,
     ece_classwise,
     ece_debiased_l2,
     ece_pooled,
     ece_top_label,
-    f1,
-    mcc,
     nll,
 )
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from calib_ebm.calibration.accuracy import correct_each
 from calib_ebm.calibration.compare import paired_bootstrap
-from calib_ebm.calibration.errors import correct_each, ece_top_label
+from calib_ebm.calibration.errors import ece_top_label
 from calib_ebm.calibration.unpaired import unpaired_difference
 from calib_ebm.errors import InputError
 
