@@ -89,6 +89,7 @@ def test_each_loss_builds(name: str) -> None:
     built = build_loss(config, (3, 1))
     assert config["name"] == name and type(built.label) is LABEL_LOSSES[name]
     assert (built.nce_weight, built.ramp) == (3.0, 1.0)
+    assert built.gate is not None and built.gate.full_at == 0.1
     # No setting is there that nothing reads.
     options = language_options(config)
     further = {} if options is None else asdict(options)
@@ -103,7 +104,7 @@ def test_each_loss_joins_each_energy_with_that_energy_s_weight(name: str) -> Non
         built, recipe = build_loss(config["loss"], (3, 1)), config["task"]["recipe"]
         assert config["energy"]["name"] == energy
         assert built.nce_weight == recipe["nce_weight"][energy]
-        assert built.ramp == recipe["nce_ramp"][energy]
+        assert built.ramp == recipe["nce_ramp"]
 
 
 @pytest.mark.parametrize("name", of("trainer"))
