@@ -183,6 +183,8 @@ def _trained(
         data = _joint_data(config, material, plan, supply)
         note = partial(say_and_record, recorder, say)
         trainer = fit(module, data, config["trainer"], folder, dashboard, say, note)
+        if supply is not None and loss.gate is not None:
+            note(*loss.gate.complaint())
         network = module.network
         if is_sharded(config["trainer"]):
             weights = whole_state(network)

@@ -69,6 +69,17 @@ class LabelGate(nn.Module):
         learned = 1 - self.mean_ce / self.entropy
         return (learned / self.full_at).clamp(0, 1)
 
+    def complaint(self) -> tuple[str, ...]:
+        """A sentence where it is less than half open, which at the end of a training is odd."""
+        opening = float(self.opening())
+        if opening >= 0.5:
+            return ()
+        return (
+            f"The labels are hardly learned, so that the noise ended with {opening:.0%} of its "
+            f"weight (loss.gate={self.full_at:g}): expect no calibration from it. Train for longer "
+            "(trainer.max_steps), or faster (optim.lr).",
+        )
+
     def follow(self, step_ce: Tensor) -> None:
         """Move by one step whose mean cross-entropy, a scalar, was this."""
         self.mean_ce.lerp_(step_ce.to(self.mean_ce), 1 / HORIZON)

@@ -22,9 +22,9 @@ from calib_ebm.shapes import Encoded
 Settings = Callable[..., dict[str, Any]]
 # No dropout: its masks depend on the rank, and so would the weights.
 STILL = ("encoder.small.dropout=0", "trainer.log_every=1")
-SCALAR = ("energy.dropout=0", "energy=scalar")
+SCALAR = ("energy.dropout=0", "energy=scalar", "loss.gate=0")
 # It opens and shuts again, by the labels of both processes.
-GATED = ("loss.gate=0.01", "optim.lr=0.03", "loss.ramp=0")
+GATED = ("loss.gate=0.01", "optim.lr=0.03")
 POSCAL = ("loss=poscal", "loss.refreshes_per_epoch=2", "loss.poscal_weight=5", "energy=none")
 
 

@@ -84,6 +84,15 @@ def test_scoring_a_batch_does_not_move_it_and_no_gradient_flows_through_it() -> 
     assert gate.opening() != before and not gate.opening().requires_grad
 
 
+def test_it_complains_where_the_labels_are_not_learned() -> None:
+    gate = LabelGate(0.1, (10, 10))
+    assert "0% of its weight (loss.gate=0.1)" in gate.complaint()[0]
+    gate.mean_ce.fill_(0.96 * gate.entropy)
+    assert "40% of its weight" in gate.complaint()[0]
+    gate.mean_ce.fill_(0.94 * gate.entropy)
+    assert not gate.complaint()
+
+
 def test_plain_fine_tuning_has_no_use_for_it() -> None:
     gate = LabelGate(0.5, (10, 10))
     parts = JointLoss(1.0, gate=gate)(LOGITS_BC, LABEL_B)

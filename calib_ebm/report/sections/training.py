@@ -35,6 +35,13 @@ CURVES = (
     Curve("loss/mlm", "Masked-LM loss", "In nats, on training batches."),
     Curve("loss/tie", "Distance to the pretrained", "Mean square, of representations."),
     Curve("loss/nce", "Noise-contrastive loss", "In nats, on training batches and their noise."),
+    Curve(
+        "loss/gate",
+        "Gate of the noise",
+        "Share of its weight that the noise has: it waits for the labels.",
+        True,
+        True,
+    ),
     Curve("nce/accuracy", "Data told from noise", "On training batches and their noise.", True),
     Curve("val/cls/acc", "Accuracy", "On held-out texts.", True),
     Curve("val/cal/ece", "Top-label ECE", "On held-out texts, before calibration.", True, True),
