@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 from collections import defaultdict
+from glob import glob
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -29,8 +30,14 @@ BASELINE = ("none", "")
 
 
 def matching(pattern: str) -> list[Path]:
-    """The folders of a path, or of a pattern below this folder."""
-    return [Path(pattern)] if Path(pattern).is_dir() else list(Path().glob(pattern))
+    """The run folders of a path, or of a pattern."""
+    # Not Path.glob, which takes no pattern that begins at the root.
+    names = [pattern] if Path(pattern).is_dir() else glob(pattern)  # noqa: PTH207
+    found = [Path(name) for name in names]
+    runs = [folder for folder in found if (folder / "run.json").is_file()]
+    if not runs:
+        raise SystemExit(f"{pattern} names no folder with a run.json; give run folders.")
+    return runs
 
 
 def read(patterns: list[str]) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:

@@ -48,6 +48,17 @@ def test_energies_are_compared_in_pairs_of_the_same_seed(tmp_path: Path) -> None
     assert "| 0.200 (-0.100 [-0.125, -0.075]) |" in hidden
 
 
+def test_runs_lie_anywhere_and_where_there_is_none_it_is_said(tmp_path: Path) -> None:
+    made_up(tmp_path / "none-1", "none", 1, 0.2)
+    (tmp_path / "notes").mkdir()
+    command = [sys.executable, str(SCRIPT)]
+    found = subprocess.run([*command, f"{tmp_path}/*"], capture_output=True, text=True, check=True)
+    assert "| none | - | 1 | 0.500 | 0.200 |" in found.stdout
+    lost = subprocess.run([*command, f"{tmp_path}/notes"], capture_output=True, text=True)
+    assert lost.returncode != 0 and "names no folder with a run.json" in lost.stderr
+    assert "Traceback" not in lost.stderr
+
+
 def test_the_same_seed_twice_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         made_up(tmp_path / name, "none", 1, 0.1)
