@@ -8,10 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from calib_ebm.calibration import affine
 from calib_ebm.calibration.affine import (
     GRADIENT_TOLERANCE,
     Problem,
@@ -52,6 +53,23 @@ def mean_nll(z: np.ndarray, labels: np.ndarray) -> float:
     return float((log_sum - z[np.arange(len(z)), labels]).mean())
 
 
+def a_problem(texts: int, classes: int, seed: int, log_size: float, full: bool) -> Problem:
+    logits, labels = simulated(texts, classes, seed)
+    identity = torch.eye(classes, classes + 1, dtype=torch.float64)
+    free = torch.ones_like(identity) if full else identity.clone()
+    free[:, -1] = 1
+    return Problem(
+        with_constant(math.exp(log_size) * logits),
+        one_hot_targets(labels, classes),
+        identity,
+        free,
+        torch.full_like(identity, 1e-6),
+    )
+
+
+# Nearly told apart without error: the line search alone ends at gradients of 5e-6 and 2e-6.
+@example(texts=31, classes=5, seed=31, log_size=1.0, full=True)
+@example(texts=13, classes=4, seed=306954, log_size=1.029872647709059, full=True)
 @given(
     texts=st.integers(2, 80),
     classes=st.integers(2, 5),
@@ -62,25 +80,35 @@ def mean_nll(z: np.ndarray, labels: np.ndarray) -> float:
 def test_the_gradient_vanishes_and_no_neighbour_is_better(
     texts: int, classes: int, seed: int, log_size: float, full: bool
 ) -> None:
-    logits, labels = simulated(texts, classes, seed)
-    identity = torch.eye(classes, classes + 1, dtype=torch.float64)
-    free = torch.ones_like(identity) if full else identity.clone()
-    free[:, -1] = 1
-    problem = Problem(
-        with_constant(math.exp(log_size) * logits),
-        one_hot_targets(labels, classes),
-        identity,
-        free,
-        torch.full_like(identity, 1e-6),
-    )
+    problem = a_problem(texts, classes, seed, log_size, full)
+    free, identity = problem.free_CD, problem.start_CD
     weight, found = solve(problem)
     best, gradient = problem.loss_and_gradient(weight)
-    assert found == bool(gradient.abs().max() <= GRADIENT_TOLERANCE)
-    assert gradient.abs().max() <= 50 * GRADIENT_TOLERANCE
+    assert found and gradient.abs().max() <= GRADIENT_TOLERANCE
     assert (weight * (1 - free)).equal(identity * (1 - free))
     away = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed)) * free
     for size in (0.1, 1e-3):
         assert problem.loss_and_gradient(weight + size * away)[0] >= best - 1e-9
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_second_derivatives_are_autograd_s(full: bool) -> None:
+    problem = a_problem(40, 3, 5, 0.3, full)
+    weight = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    whole = torch.autograd.functional.hessian(lambda w: problem.loss_and_gradient(w)[0], weight)
+    free = problem.free_CD.flatten().bool()
+    theirs = whole.reshape(12, 12)[free][:, free]
+    torch.testing.assert_close(problem.hessian(weight), theirs)
+
+
+def test_more_entries_than_second_derivatives_can_be_had_of_are_left_to_the_line_search(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problem = a_problem(31, 5, 31, 1.0, True)
+    monkeypatch.setattr(affine, "_NEWTON_ENTRIES", 29)
+    weight, found = solve(problem)
+    gradient = problem.loss_and_gradient(weight)[1]
+    assert not found and GRADIENT_TOLERANCE < gradient.abs().max() < 1e-4
 
 
 def test_the_analytic_gradient_is_autograd_s() -> None:
