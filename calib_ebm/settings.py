@@ -32,6 +32,10 @@ FLAGS = frozenset({"-m", "--multirun", "--resolve"})
 """Flags that may stand anywhere."""
 OF_SEVERAL_KINDS = frozenset({"trainer.devices"})
 """A number, a list or a word."""
+OR_NULL = frozenset(
+    {"trainer.max_steps", "trainer.epochs", "noise.tune.max_steps", "noise.context"}
+)
+"""Numbers as shipped, where null has a meaning too."""
 KINDS: tuple[tuple[type, tuple[type, ...], str], ...] = (
     (bool, (bool,), "true or false"),
     (int, (int,), "a whole number"),
@@ -76,7 +80,7 @@ def compose_and_run(config_name: str, job: Job, lists: Collection[str] = ()) -> 
 
         def settings() -> Settings:
             _check_choices(HydraConfig.get().runtime.choices)
-            _check_kinds(config, config_name, ours)
+            check_kinds(config, config_name, ours)
             return plain(config)
 
         if HydraConfig.get().mode != RunMode.MULTIRUN:
@@ -162,7 +166,7 @@ def _check_choices(chosen: Mapping[str, str | None]) -> None:
             raise _no_such_choice(f"{group}/{name}")
 
 
-def _check_kinds(config: DictConfig, config_name: str, overrides: Sequence[str]) -> None:
+def check_kinds(config: DictConfig, config_name: str, overrides: Sequence[str]) -> None:
     """Refuse a word for a number, and the like; what no file gives a kind to passes."""
     names = [o.partition("=")[0] for o in overrides if not _is_choice(o) and not o.startswith("~")]
     names = [name.lstrip("+") for name in names if name not in OF_SEVERAL_KINDS]
@@ -171,8 +175,7 @@ def _check_kinds(config: DictConfig, config_name: str, overrides: Sequence[str])
     shipped = _shipped(config_name, overrides)
     for name in names:
         before, given = _value(shipped, name), _value(config, name)
-        derived = OmegaConf.is_interpolation(*_place(shipped, name))
-        if before is None or (given is None and derived):
+        if before is None or (given is None and name in OR_NULL):
             continue
         for kind, allowed, called in KINDS:
             if type(before) is kind:
@@ -183,11 +186,6 @@ def _check_kinds(config: DictConfig, config_name: str, overrides: Sequence[str])
                         f"Correct it, or leave it out: as shipped it is {before!r}.",
                     )
                 break
-
-
-def _place(config: DictConfig, name: str) -> tuple[Any, str]:
-    parent, _, key = name.rpartition(".")
-    return (OmegaConf.select(config, parent) if parent else config), key
 
 
 def _value(config: DictConfig, name: str) -> Any:

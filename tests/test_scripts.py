@@ -17,8 +17,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from pyarrow import parquet
 
+from calib_ebm import settings as settings_of
 from calib_ebm.config_path import conf_dir
-from calib_ebm.settings import register_resolvers
+from calib_ebm.settings import check_kinds, register_resolvers
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "compare_energies.py"
 
@@ -103,6 +104,22 @@ def test_a_grid_names_its_runs_and_those_with_noise_once_for_each_k(tmp_path: Pa
         ["missing", "embedded-hidden-k2-seed1"],
         ["missing", "embedded-broken-seed1"],
     ]
+
+
+@pytest.mark.parametrize("path", sorted(GRIDS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_settings_of_each_grid_are_taken(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the command takes them, but for what stands in files that are not here."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import grid as script
+
+    values = {"glue": "glue", "encoder.name_or_path": "encoder"}
+    runs = [*script.expand(script.read_grid(path), values)]
+    register_resolvers()
+    for words in {run.overrides[:-1] for run in runs}:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            config = compose("train", overrides=[*words])
+            check_kinds(config, "train", words)
+            settings_of.plain(config)
 
 
 def test_a_grid_goes_on_after_a_failure_and_leaves_finished_runs_alone(tmp_path: Path) -> None:

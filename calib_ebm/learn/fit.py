@@ -19,7 +19,6 @@ from calib_ebm.errors import InputError
 from calib_ebm.learn.callbacks import KeepLast, LineProgress, StepBar
 from calib_ebm.learn.checkpoints import checkpoint_step, find_checkpoint
 from calib_ebm.learn.data import JointData
-from calib_ebm.learn.gate import gate_callbacks
 from calib_ebm.learn.history import HistoryLogger
 from calib_ebm.learn.joint import JointModule
 from calib_ebm.learn.poscal import table_callbacks
@@ -165,7 +164,6 @@ def fit(
             KeepLast(checkpoints, int(every)),
             # Behind it, so that a checkpoint is of the end of the step before.
             *table_callbacks(module, data),
-            *gate_callbacks(module),
             progress("training", JOINT_NUMBERS, say),
         ],
     )

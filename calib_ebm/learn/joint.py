@@ -20,6 +20,7 @@ from calib_ebm.learn.chunks import backward_of_noise, without_noise
 from calib_ebm.learn.language import LanguageTask
 from calib_ebm.learn.optimisation import OptimOptions, build_optimizer, starting_weights
 from calib_ebm.learn.sharding import shard
+from calib_ebm.learn.team import added_up
 from calib_ebm.loss.joint import JointLoss, LossParts, with_terms
 from calib_ebm.loss.nce import nce_accuracy
 from calib_ebm.shapes import JointBatch, TokenBatch
@@ -169,6 +170,9 @@ class JointModule(pl.LightningModule):
             parts = with_terms(parts, terms)
         self._refuse_non_finite(parts)
         self._log_step(scores, parts, batch.label_B)
+        if self.loss.gate is not None and parts.nce is not None:
+            # Last: all parts of a step, on whichever process, have had one weight.
+            self.loss.gate.follow(added_up(parts.ce.detach().clone()) / self.trainer.world_size)
         return parts.total
 
     def _progress(self) -> float:

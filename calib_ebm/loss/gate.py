@@ -7,8 +7,8 @@ H is the entropy of the training labels' shares: the cross-entropy of a classifi
 frequent each label is and nothing of the texts. `learned` is 0 for it, and 1 for one that makes no
 error and no doubt. So a gate that is full at .1 gives the noise no weight until the labels begin to
 be learned, all of its weight when a tenth of what there is to know of them is, and less again if
-the noise takes the encoder away from them: however large the weight is, the labels are learned
-(conf/experiment/README.md).
+the noise takes the encoder away from them. Weights that would have left a coin leave a classifier
+then; they still take something of it (conf/experiment/README.md).
 """
 
 from __future__ import annotations
@@ -30,10 +30,6 @@ class LabelGate(nn.Module):
     Args:
         full_at: share of the labels' entropy, above 0, at which it is open.
         label_count_C: how many training texts have each label.
-
-    Attributes:
-        step_ce: the mean cross-entropy of the batch that was scored last, a scalar; the gate does
-            not follow it by itself, for the step's other processes have batches of their own.
     """
 
     mean_ce: Tensor
@@ -51,7 +47,6 @@ class LabelGate(nn.Module):
         self.full_at = full_at
         self.entropy = float(-torch.xlogy(share_C, share_C).sum())
         self.register_buffer("mean_ce", torch.tensor(self.entropy))
-        self.step_ce: Tensor | None = None
 
     def opening(self) -> Tensor:
         """A scalar from 0, shut, to 1, open; open where all texts have one label.
@@ -81,5 +76,5 @@ class LabelGate(nn.Module):
         )
 
     def follow(self, step_ce: Tensor) -> None:
-        """Move by one step whose mean cross-entropy, a scalar, was this."""
+        """Move by one step whose mean cross-entropy over all processes, a scalar, was this."""
         self.mean_ce.lerp_(step_ce.to(self.mean_ce), 1 / HORIZON)

@@ -138,7 +138,6 @@ class JointLoss(nn.Module):
         total = label + self.weight_at(progress) * nce
         if self.gate is not None:
             further = {**further, "gate": self.gate.opening()}
-            self.gate.step_ce = ce.detach()
         return LossParts(total, label, ce, nce, further)
 
     def of_noise(

@@ -125,6 +125,12 @@ def test_a_gate_stopped_and_gone_on_with_is_that_gate(
         assert float(row["loss/total"]) == pytest.approx(total, rel=1e-5)
     free = run(settings(*words, "loss.gate=0", run="free"), quiet)
     assert "loss/gate" not in rows(free)[0] and not same(ours, free)
+    plain = run(settings(*words, "energy=none", run="plain"), quiet)
+    notes = {at: json.loads((at / "run.json").read_text())["notes"] for at in (ours, free, plain)}
+    told = [
+        any("labels are hardly learned" in note for note in of_one) for of_one in notes.values()
+    ]
+    assert told == [True, False, False], "that the noise never came to its weight"
 
 
 POSCAL = ("energy=none", "loss=poscal", "loss.refreshes_per_epoch=2")  # every third step

@@ -78,9 +78,8 @@ def test_scoring_a_batch_does_not_move_it_and_no_gradient_flows_through_it() -> 
     before = gate.opening().clone()
     logits_BC = LOGITS_BC.clone().requires_grad_()
     parts = JointLoss(1.0, gate=gate)(logits_BC, LABEL_B, *ENERGIES)
-    assert gate.opening() == before
-    assert gate.step_ce is not None and gate.step_ce == parts.ce and not gate.step_ce.requires_grad
-    gate.follow(gate.step_ce)
+    assert gate.opening() == before and not parts.further["gate"].requires_grad
+    gate.follow(parts.ce.detach())
     assert gate.opening() != before and not gate.opening().requires_grad
 
 
@@ -96,7 +95,7 @@ def test_it_complains_where_the_labels_are_not_learned() -> None:
 def test_plain_fine_tuning_has_no_use_for_it() -> None:
     gate = LabelGate(0.5, (10, 10))
     parts = JointLoss(1.0, gate=gate)(LOGITS_BC, LABEL_B)
-    assert gate.step_ce is None and "gate" not in parts.further
+    assert parts.total == parts.ce and "gate" not in parts.further
 
 
 def test_its_state_stands_in_checkpoints_and_in_none_where_there_is_no_gate() -> None:
