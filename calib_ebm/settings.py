@@ -36,6 +36,8 @@ OR_NULL = frozenset(
     {"trainer.max_steps", "trainer.epochs", "noise.tune.max_steps", "noise.context"}
 )
 """Numbers as shipped, where null has a meaning too."""
+UNRESOLVED = object()
+"""In place of a value that points at nothing: `plain` says what is wrong with it."""
 KINDS: tuple[tuple[type, tuple[type, ...], str], ...] = (
     (bool, (bool,), "true or false"),
     (int, (int,), "a whole number"),
@@ -175,7 +177,7 @@ def check_kinds(config: DictConfig, config_name: str, overrides: Sequence[str]) 
     shipped = _shipped(config_name, overrides)
     for name in names:
         before, given = _value(shipped, name), _value(config, name)
-        if before is None or (given is None and name in OR_NULL):
+        if before is None or given is UNRESOLVED or (given is None and name in OR_NULL):
             continue
         for kind, allowed, called in KINDS:
             if type(before) is kind:
@@ -192,7 +194,7 @@ def _value(config: DictConfig, name: str) -> Any:
     try:
         value = OmegaConf.select(config, name)
     except OmegaConfBaseException:
-        return None  # `plain` says what is wrong with it
+        return UNRESOLVED
     return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
 
 
