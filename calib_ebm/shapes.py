@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     # Texts are read, and what is wrong with them is said, before torch takes its seconds.
+    import numpy as np
     from torch import Tensor
 
 
@@ -45,6 +46,8 @@ class TokenBatch(NamedTuple):
     input_ids_BT: Tensor
     attention_mask_BT: Tensor
     token_type_ids_BT: Tensor | None
+    length_B: np.ndarray | None = None
+    """Tokens of each text, where the host knows them: it would wait for a GPU to tell it."""
 
 
 class JointBatch(NamedTuple):

@@ -191,4 +191,5 @@ def to_device(tokens: TokenBatch, device: torch.device) -> TokenBatch:
         tokens.input_ids_BT.to(device),
         tokens.attention_mask_BT.to(device),
         None if types_BT is None else types_BT.to(device),
+        tokens.length_B,
     )

@@ -1,4 +1,4 @@
-"""Attention within one group of texts, by whatever way is fast where it is computed."""
+"""Attention within texts, by whatever way is fast where it is computed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention, softmax
 
 from calib_ebm.energy.dropout import drop
+
+SHORT = 128
+"""Tokens of the longest text up to which memory-efficient attention is the faster one: it cuts
+texts into tiles of 64 tokens, flash attention into 128, and most of a tile of a sentence is empty.
+On an H100, 288 texts of SST-2 took 193 microseconds against 472, of MRPC 397 against 538."""
+HALF = (torch.bfloat16, torch.float16)
+WIDEST = 256
+"""Width of a head that the kernels take at most."""
 
 
 def attend(
@@ -53,3 +61,58 @@ def _bias(key_mask_G11L: Tensor | None, heads: int, like: Tensor) -> Tensor:
     bias_G11L = torch.zeros(key_mask_G11L.shape, dtype=like.dtype)
     bias_G11L.masked_fill_(~key_mask_G11L, -torch.inf)
     return bias_G11L.expand(-1, heads, 1, -1).flatten(0, 1)
+
+
+def takes_rows(query: Tensor) -> bool:
+    """Whether `attend_in_row` can: on a GPU, in at most 32 bits.
+
+    Args:
+        query: (N, heads, width of a head).
+    """
+    return (
+        query.is_cuda
+        and query.dtype in (*HALF, torch.float32)
+        and query.shape[-1] % 8 == 0
+        and query.shape[-1] <= WIDEST
+    )
+
+
+def attend_in_row(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_ends: Tensor,
+    key_ends: Tensor,
+    most_queries: int,
+    most_keys: int,
+    dropout: float,
+    scaling: float | None,
+) -> Tensor:
+    """Attention of texts that stand in one row without padding, in one kernel; as the query.
+
+    `torch.nn.attention.varlen.varlen_attn` hands on to the second of these kernels, but has no
+    dropout.
+
+    Args:
+        query: (N, heads, width).
+        key: (M, heads, width).
+        value: as key.
+        query_ends: where each text's queries end, in 32 bits: (B + 1), from 0 to N.
+        key_ends: where its keys end.
+        most_queries: of a text.
+        most_keys: of a text.
+        dropout: of attention.
+        scaling: of the products; None: one over the root of the width.
+    """
+    out: Tensor
+    ends = (query_ends, key_ends, most_queries, most_keys)
+    if most_keys <= SHORT or query.dtype not in HALF:
+        row = (each.unsqueeze(0) for each in (query, key, value))
+        out = torch.ops.aten._efficient_attention_forward(
+            *row, None, *ends, dropout, 0, True, scale=scaling
+        )[0].squeeze(0)
+        return out
+    out = torch.ops.aten._flash_attention_forward(
+        query, key, value, *ends, dropout, False, False, scale=scaling
+    )[0]
+    return out

@@ -66,7 +66,7 @@ class Grouped:
 
 def in_groups(tokens: TokenBatch, groups: int) -> list[tuple[Tensor, TokenBatch]]:
     """At most `groups` groups by length: the rows of each, and their tokens without the padding."""
-    length_B = tokens.attention_mask_BT.sum(dim=1).cpu()
+    length_B = lengths_of(tokens)
     return [
         (rows, _cut(tokens, rows, int(length_B[rows].max())))
         for rows in cut_by_length(length_B.tolist(), groups)
@@ -75,11 +75,18 @@ def in_groups(tokens: TokenBatch, groups: int) -> list[tuple[Tensor, TokenBatch]
 
 def trimmed(tokens: TokenBatch, rows: Tensor) -> TokenBatch:
     """Some rows without the padding that none of them needs."""
-    longest = int(tokens.attention_mask_BT[rows.to(tokens.attention_mask_BT.device)].sum(1).max())
-    return _cut(tokens, rows, longest)
+    return _cut(tokens, rows, int(lengths_of(tokens)[rows].max()))
+
+
+def lengths_of(tokens: TokenBatch) -> Tensor:
+    """Tokens of each text, (B), on the host."""
+    if tokens.length_B is not None:
+        return torch.from_numpy(tokens.length_B)
+    return tokens.attention_mask_BT.sum(dim=1).cpu()
 
 
 def _cut(tokens: TokenBatch, rows: Tensor, longest: int) -> TokenBatch:
+    length_B = None if tokens.length_B is None else tokens.length_B[rows.numpy()]
     rows = rows.to(tokens.input_ids_BT.device)
     types_BT = tokens.token_type_ids_BT
     # Padding is on the right.
@@ -87,6 +94,7 @@ def _cut(tokens: TokenBatch, rows: Tensor, longest: int) -> TokenBatch:
         tokens.input_ids_BT[rows, :longest],
         tokens.attention_mask_BT[rows, :longest],
         None if types_BT is None else types_BT[rows, :longest],
+        length_B,
     )
 
 

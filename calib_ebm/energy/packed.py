@@ -77,6 +77,24 @@ def packed_attention(
     return row_attention(query, key, value, packing, dropout, scaling), None
 
 
+def row_mask(batch_size: int, *, attention_mask: Any = None, **further: Any) -> Tensor | None:
+    """As transformers has it for `sdpa`; of a pass without padding none, also while it is recorded.
+
+    There transformers leaves out no mask, not knowing whether another padding will come, and one of
+    N by N for a row of N tokens costs more than the row.
+    """
+    unmasked = attention_mask is None and further.get("allow_is_bidirectional_skip")
+    if unmasked and further.get("local_size") is None and is_being_recorded():
+        return None
+    mask: Tensor | None = sdpa_mask(batch_size, attention_mask=attention_mask, **further)
+    return mask
+
+
+def is_being_recorded() -> bool:
+    """Whether kernels are being recorded into a CUDA graph."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
 class Packed:
     """Scores texts in packed passes of a network.
 
@@ -100,7 +118,11 @@ class Packed:
             tokens: padded input.
             label_B: for energies that read labels, as in `EnergyNetwork.forward`.
         """
-        encoder, inputs = self._prepared(self.network.encoder), self._inputs(tokens)
+        return self.of_row(self.row(tokens), label_B)
+
+    def of_row(self, inputs: dict[str, Any], label_B: Tensor | None = None) -> Scores:
+        """The same from what `row` gives."""
+        encoder = self._prepared(self.network.encoder)
         with (
             self._last_layer_of(encoder, inputs[PACKING]),
             encoder.register_forward_hook(_only_first_tokens, with_kwargs=True),
@@ -119,31 +141,35 @@ class Packed:
         Text after text; those of `tokens.attention_mask_BT`, read row by row.
         """
         encoder = self._prepared(self.network.encoder if encoder is None else encoder)
-        hidden_NH: Tensor = encoder(**self._inputs(tokens)).last_hidden_state[0]
+        hidden_NH: Tensor = encoder(**self.row(tokens)).last_hidden_state[0]
         return hidden_NH
 
-    def _inputs(self, tokens: TokenBatch) -> dict[str, Any]:
-        ids_BT, mask_BT, types_BT = tokens
-        # Looked for once: on a GPU each search waits for it.
-        place_N = mask_BT.flatten().nonzero()[:, 0]
+    def row(self, tokens: TokenBatch) -> dict[str, Any]:
+        """What the classifier takes of all texts in one row, and the `Packing` of them."""
+        packing = pack(tokens, self.groups)
+        text_N, position_N = packing.text_N, packing.position_N
+        place_N = text_N * tokens.input_ids_BT.shape[1] + position_N
 
         def in_a_row(values_BT: Tensor) -> Tensor:
             return values_BT.flatten()[place_N].unsqueeze(0)
 
+        types_BT = tokens.token_type_ids_BT
         row = TokenBatch(
-            in_a_row(ids_BT), in_a_row(mask_BT), None if types_BT is None else in_a_row(types_BT)
+            in_a_row(tokens.input_ids_BT),
+            in_a_row(tokens.attention_mask_BT),
+            None if types_BT is None else in_a_row(types_BT),
         )
         inputs = self.network.inputs(row)
         # Nothing is masked in the row: which tokens see each other is for the attention to know.
         del inputs["attention_mask"]
-        position_1N = (place_N % mask_BT.shape[1] + self.first_position).unsqueeze(0)
-        return {**inputs, "position_ids": position_1N, PACKING: pack(mask_BT, self.groups)}
+        position_1N = (position_N + self.first_position).unsqueeze(0)
+        return {**inputs, "position_ids": position_1N, PACKING: packing}
 
     @staticmethod
     def _prepared(encoder: Any) -> Any:
         if encoder.config._attn_implementation != ATTENTION:
             AttentionInterface.register(ATTENTION, packed_attention)
-            AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+            AttentionMaskInterface.register(ATTENTION, row_mask)
             encoder.set_attn_implementation(ATTENTION)
         return encoder
 

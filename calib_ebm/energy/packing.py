@@ -1,19 +1,22 @@
 """Where the tokens of packed texts stand, and attention that looks back at it.
 
-All tokens of B texts stand in one row, (1, N, H); attention alone is padded, in groups of texts of
-similar length. See `packed.py`, which hands the row through the encoder.
+All tokens of B texts stand in one row, (1, N, H). Where there is a kernel for rows like it, on a
+GPU in half precision, attention takes it as it is; elsewhere attention alone is padded, in groups
+of texts of similar length. See `packed.py`, which hands the row through the encoder.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from calib_ebm.energy.attend import attend
-from calib_ebm.energy.groups import cut_by_length
+from calib_ebm.energy.attend import attend, attend_in_row, takes_rows
+from calib_ebm.energy.groups import cut_by_length, lengths_of
+from calib_ebm.shapes import TokenBatch
 
 PACKING = "packing"
 """The keyword by which a `Packing` travels through the encoder to its attention."""
@@ -28,14 +31,12 @@ class Group(NamedTuple):
     """Which keys are real; None where all texts are of one length."""
 
 
-class Packing(NamedTuple):
-    """Where the tokens of B texts stand in a row of N tokens, and in M padded places of attention.
+class Places(NamedTuple):
+    """Where the tokens of a row stand in M padded places of attention, and back.
 
     M is the sum over groups of texts times the longest text's length.
     """
 
-    first_B: Tensor
-    """Place of each text's first token in the row."""
     spread_M: Tensor
     """The token in each padded place; in padding, the text's last one."""
     real_N: Tensor
@@ -45,33 +46,81 @@ class Packing(NamedTuple):
     groups: tuple[Group, ...]
 
 
+class Packing:
+    """Where the tokens of B texts stand in a row of N tokens.
+
+    Args:
+        length_B: tokens of each text, on the host: how much there is to do is known there.
+        groups: in attention, at most.
+        device: where the row is.
+    """
+
+    def __init__(self, length_B: Tensor, groups: int, device: torch.device) -> None:
+        self.length_B, self.most_groups, self.device = length_B, groups, device
+        self.tokens = int(length_B.sum())
+        self.longest = int(length_B.max())
+        """Tokens of a text at most."""
+        end_B = length_B.to(device, non_blocking=True).cumsum(0)
+        self.ends = torch.nn.functional.pad(end_B, (1, 0)).int()
+        """Where texts end, and the next begin: (B + 1), from 0 to N."""
+        self.first_B = self.ends[:-1].long()
+        """Place of each text's first token in the row."""
+        self.is_recorded = False
+        """Whether the lengths will be others when what is computed now is repeated."""
+
+    @cached_property
+    def text_N(self) -> Tensor:
+        """Which text each token is of."""
+        text_B = torch.arange(len(self.length_B), device=self.device)
+        length_B = self.ends.diff()
+        return torch.repeat_interleave(text_B, length_B, output_size=self.tokens)
+
+    @cached_property
+    def position_N(self) -> Tensor:
+        """Where in its text each token stands, from 0."""
+        place_N = torch.arange(self.tokens, device=self.device)
+        return place_N - self.first_B[self.text_N]
+
+    @cached_property
+    def each_one(self) -> Tensor:
+        """Where texts end if each has one token alone, (B + 1)."""
+        return torch.arange(len(self.length_B) + 1, dtype=torch.int32, device=self.device)
+
+    @cached_property
+    def padded(self) -> Places:
+        """For attention that pads, which depends on the lengths."""
+        if self.is_recorded:
+            raise RuntimeError("a step that pads cannot be recorded: its lengths are on the host")
+        return _places(self.length_B, self.most_groups, self.device)
+
+
 class _Spread(torch.autograd.Function):
     """From the row to the padded places. Padding must get no gradient: attention masks it."""
 
     @staticmethod
-    def forward(ctx: Any, row_N: Tensor, packing: Packing) -> Tensor:
-        ctx.packing = packing
-        return row_N.index_select(0, packing.spread_M)
+    def forward(ctx: Any, row_N: Tensor, places: Places) -> Tensor:
+        ctx.places = places
+        return row_N.index_select(0, places.spread_M)
 
     @staticmethod
     def backward(ctx: Any, grad_M: Tensor) -> tuple[Tensor, None]:
         # Each token once: a copy, where the backward of index_select would have to add.
-        return grad_M.index_select(0, ctx.packing.real_N), None
+        return grad_M.index_select(0, ctx.places.real_N), None
 
 
 class _Collect(torch.autograd.Function):
     """From the padded places back to the row."""
 
     @staticmethod
-    def forward(ctx: Any, places_M: Tensor, packing: Packing) -> Tensor:
-        ctx.packing = packing
-        return places_M.index_select(0, packing.real_N)
+    def forward(ctx: Any, padded_M: Tensor, places: Places) -> Tensor:
+        ctx.places = places
+        return padded_M.index_select(0, places.real_N)
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad_N: Tensor) -> tuple[Tensor, None]:
-        packing: Packing = ctx.packing  # type: ignore[attr-defined]  # set above
-        grad_M = grad_N.new_zeros((len(packing.spread_M), *grad_N.shape[1:]))
-        return grad_M.index_copy_(0, packing.real_N, grad_N), None
+        places: Places = ctx.places  # type: ignore[attr-defined]  # set above
+        grad_M = grad_N.new_zeros((len(places.spread_M), *grad_N.shape[1:]))
+        return grad_M.index_copy_(0, places.real_N, grad_N), None
 
 
 def row_attention(
@@ -92,11 +141,16 @@ def row_attention(
         dropout: of attention.
         scaling: of the products.
     """
-    query_M, key_M, value_M = (
-        _Spread.apply(each.squeeze(0).transpose(0, 1), packing) for each in (query, key, value)
-    )
-    out_M = _over_groups(query_M, key_M, value_M, packing, dropout, scaling)
-    row: Tensor = _Collect.apply(out_M, packing)
+    # (N, heads, width)
+    query, key, value = (each.squeeze(0).transpose(0, 1) for each in (query, key, value))
+    if takes_rows(query):
+        ends, longest = packing.ends, packing.longest
+        row = attend_in_row(query, key, value, ends, ends, longest, longest, dropout, scaling)
+        return row.unsqueeze(0)
+    places = packing.padded
+    query_M, key_M, value_M = (_Spread.apply(each, places) for each in (query, key, value))
+    out_M = _over_groups(query_M, key_M, value_M, places, dropout, scaling)
+    row = _Collect.apply(out_M, places)
     return row.unsqueeze(0)
 
 
@@ -121,15 +175,23 @@ def first_token_attention(
         each[0].unflatten(-1, (-1, module.attention_head_size))
         for each in (query_1BH, key_1NH, value_1NH)
     )
+    dropout, scaling = module.dropout.p if module.training else 0.0, module.scaling
+    if takes_rows(query):
+        ends, longest = packing.ends, packing.longest
+        seen = attend_in_row(
+            query, key, value, packing.each_one, ends, 1, longest, dropout, scaling
+        )
+        return seen.flatten(1).unsqueeze(0)
+    places = packing.padded
     out = _over_groups(
-        query[packing.order_B],
-        _Spread.apply(key, packing),
-        _Spread.apply(value, packing),
-        packing,
-        module.dropout.p if module.training else 0.0,
-        module.scaling,
+        query[places.order_B],
+        _Spread.apply(key, places),
+        _Spread.apply(value, places),
+        places,
+        dropout,
+        scaling,
     )
-    return out[packing.order_B.argsort()].flatten(1).unsqueeze(0)
+    return out[places.order_B.argsort()].flatten(1).unsqueeze(0)
 
 
 def refuse_other_masks(attention_mask: Tensor | None, further: dict[str, Any]) -> None:
@@ -143,18 +205,18 @@ def _over_groups(
     query: Tensor,
     key_M: Tensor,
     value_M: Tensor,
-    packing: Packing,
+    places: Places,
     dropout: float,
     scaling: float | None,
 ) -> Tensor:
     """Attention group by group; queries as the groups have their texts, of equally many tokens."""
-    padded = [group.texts * group.length for group in packing.groups]
-    each_text = len(query) == len(packing.order_B)
-    asked = [group.texts for group in packing.groups] if each_text else padded
+    padded = [group.texts * group.length for group in places.groups]
+    each_text = len(query) == len(places.order_B)
+    asked = [group.texts for group in places.groups] if each_text else padded
     # Split, not sliced: the gradients are put side by side, not added up in full width.
     split = (query.split(asked), key_M.split(padded), value_M.split(padded))
     out = []
-    for group, *parts in zip(packing.groups, *split, strict=True):
+    for group, *parts in zip(places.groups, *split, strict=True):
         # (texts, heads, tokens, width)
         q, k, v = (each.unflatten(0, (group.texts, -1)).transpose(1, 2) for each in parts)
         seen = attend(q, k, v, group.key_mask_G11L, dropout, scaling)
@@ -162,9 +224,13 @@ def _over_groups(
     return torch.cat(out)
 
 
-def pack(attention_mask_BT: Tensor, groups: int) -> Packing:
+def pack(tokens: TokenBatch, groups: int) -> Packing:
     """Where the tokens of right-padded texts stand, with at most so many groups in attention."""
-    length_B = attention_mask_BT.sum(dim=1).cpu()
+    return Packing(lengths_of(tokens), groups, tokens.input_ids_BT.device)
+
+
+def _places(length_B: Tensor, groups: int, device: torch.device) -> Places:
+    """The padded places of attention in at most so many groups."""
     first_B = length_B.cumsum(0) - length_B
     spread, kept, order = [], [], []
     real_N = torch.empty(int(length_B.sum()), dtype=torch.long)
@@ -181,9 +247,7 @@ def pack(attention_mask_BT: Tensor, groups: int) -> Packing:
         order.append(rows)
         kept.append(Group(len(rows), length, mask))
         start += token_GL.numel()
-    device = attention_mask_BT.device
-    return Packing(
-        first_B.to(device),
+    return Places(
         torch.cat(spread).to(device),
         real_N.to(device),
         torch.cat(order).to(device),

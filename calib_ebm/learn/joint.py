@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -11,12 +11,13 @@ from torch import Tensor
 
 from calib_ebm.calibration.metrics import metric_collection
 from calib_ebm.energy.dropout import exchange_dropout
-from calib_ebm.energy.groups import Grouped
 from calib_ebm.energy.network import EnergyNetwork
-from calib_ebm.energy.packed import Packed, build_passes
+from calib_ebm.energy.packed import build_passes
 from calib_ebm.energy.pooled import PooledHead
 from calib_ebm.errors import TrainingFailed
 from calib_ebm.learn.chunks import backward_of_noise, without_noise
+from calib_ebm.learn.graphed import Circumstances, GraphedSteps, build_steps
+from calib_ebm.learn.joint_scores import StepScores, data_tokens, score_joint
 from calib_ebm.learn.language import LanguageTask
 from calib_ebm.learn.optimisation import OptimOptions, build_optimizer, starting_weights
 from calib_ebm.learn.sharding import shard
@@ -24,47 +25,6 @@ from calib_ebm.learn.team import added_up
 from calib_ebm.loss.joint import JointLoss, LossParts, with_terms
 from calib_ebm.loss.nce import nce_accuracy
 from calib_ebm.shapes import JointBatch, TokenBatch
-
-
-class StepScores(NamedTuple):
-    """A joint batch, scored: logits of the data, energies of both (None without an energy)."""
-
-    logits_BC: Tensor
-    energy_data_B: Tensor | None
-    energy_noise_SK: Tensor | None
-
-
-def score_joint(passes: Packed | Grouped, batch: JointBatch) -> StepScores:
-    """Logits and energies of B texts and their S*K noise texts, encoded together."""
-    size = len(batch.label_B)
-    scores = passes(batch.tokens, _energy_labels(passes.network, batch))
-    if scores.energy_B is None:
-        return StepScores(scores.logits_BC[:size], None, None)
-    if batch.noise_label_SK is None:
-        return StepScores(scores.logits_BC, scores.energy_B, None)
-    return StepScores(
-        scores.logits_BC[:size],
-        scores.energy_B[:size],
-        scores.energy_B[size:].view(batch.noise_label_SK.shape),
-    )
-
-
-def _energy_labels(network: EnergyNetwork, batch: JointBatch) -> Tensor | None:
-    """The labels that the energy reads, -1 for rows whose label it must not see."""
-    reads = network.energy.reads_labels if network.energy is not None else frozenset()
-    if not reads:
-        return None
-    data_B = batch.label_B if "data" in reads else torch.full_like(batch.label_B, -1)
-    if batch.noise_label_SK is None:
-        return data_B
-    return torch.cat((data_B, batch.noise_label_SK.reshape(-1)))
-
-
-def data_tokens(batch: JointBatch) -> TokenBatch:
-    """The tokens of the B data texts, without the noise."""
-    size = len(batch.label_B)
-    ids_BT, mask_BT, types_BT = batch.tokens
-    return TokenBatch(ids_BT[:size], mask_BT[:size], None if types_BT is None else types_BT[:size])
 
 
 def mixed_seed(seed: int, step: int, rank: int) -> int:
@@ -87,6 +47,7 @@ class JointModule(pl.LightningModule):
         noise_chunk: noise texts that are backpropagated together, see `chunks.py`; None: all at
             once, together with the data.
         one_pass: where texts cannot be packed, encode all in one pass and not in groups.
+        graphs: record steps and replay them, see `graphed.py`; "auto": where that can be.
     """
 
     def __init__(
@@ -102,6 +63,7 @@ class JointModule(pl.LightningModule):
         language: LanguageTask | None = None,
         noise_chunk: int | None = None,
         one_pass: bool = False,
+        graphs: bool | str = "auto",
     ) -> None:
         super().__init__()
         exchange_dropout(network)
@@ -121,6 +83,11 @@ class JointModule(pl.LightningModule):
         )
         self.val_metrics = metric_collection(classes, metrics)
         self._is_sharded = False
+        self.graphs = graphs
+        self.steps: GraphedSteps | None = None
+        self.complaints: list[str] = []
+        self._is_replayed = False
+        self._unchecked: tuple[int, LossParts] | None = None
 
     def configure_model(self) -> None:
         """Cut the weights into shards, where the strategy has a mesh of processes for it."""
@@ -145,17 +112,70 @@ class JointModule(pl.LightningModule):
         if self.noise_chunk is not None and batch_idx % self.trainer.accumulate_grad_batches == 0:
             # Lightning would do it between `training_step` and its own backward.
             self.optimizers(use_pl_optimizer=False).zero_grad()  # type: ignore[union-attr]  # one
+        self._reseed()
+
+    def _reseed(self) -> None:
         torch.manual_seed(mixed_seed(self.seed, self.global_step, self.global_rank))
+
+    def on_train_start(self) -> None:
+        """Prepare for recording steps, where they can be and shall be."""
+        self.steps = build_steps(
+            self.graphs,
+            self.passes,
+            self.loss,
+            self._reseed,
+            Circumstances(
+                self.device,
+                str(self.trainer.precision),
+                self.trainer.world_size,
+                self.trainer.accumulate_grad_batches,
+                chunks=self.noise_chunk is not None,
+                language=self.language is not None,
+            ),
+        )
 
     def optimizer_zero_grad(
         self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Nothing with chunks: the step has begun with it, and gradients of noise are there now."""
-        if self.noise_chunk is None:
+        """Nothing where gradients are there now: of noise in chunks, or of a replayed step."""
+        if self.noise_chunk is None and not self._is_replayed:
             optimizer.zero_grad()
 
     def training_step(self, batch: JointBatch, batch_idx: int) -> Tensor:
         """One joint step; returns the loss."""
+        scores, parts = self._replayed(batch) or self._computed(batch)
+        self._refuse_non_finite(parts)
+        self._log_step(scores, parts, batch.label_B)
+        if self.loss.gate is not None and parts.nce is not None:
+            # Last: all parts of a step, on whichever process, have had one weight.
+            self.loss.gate.follow(added_up(parts.ce.detach().clone()) / self.trainer.world_size)
+        return parts.total
+
+    def _replayed(self, batch: JointBatch) -> tuple[StepScores, LossParts] | None:
+        """By replaying what was recorded; None where it cannot be. Gradients are there then."""
+        self._is_replayed = False
+        if self.steps is None:
+            return None
+        try:
+            done = self.steps(batch, self._progress())
+        except RuntimeError as error:
+            if self.graphs is True:
+                raise
+            self.steps = None
+            self.complaints.append(
+                f"Steps are not replayed, which would be faster: {str(error).splitlines()[0]} "
+                "(trainer.graphs=false does not try.)"
+            )
+            self._reseed()
+            return None
+        if done is None:
+            return None
+        self._is_replayed = True
+        scores, parts = done
+        # What Lightning takes the gradients of has none but its own.
+        return scores, parts._replace(total=parts.total.requires_grad_())
+
+    def _computed(self, batch: JointBatch) -> tuple[StepScores, LossParts]:
         scores = self._scored(batch)
         parts = self.loss(
             scores.logits_BC,
@@ -168,12 +188,7 @@ class JointModule(pl.LightningModule):
         if self.language is not None:
             terms = self.language(self.passes, data_tokens(batch))
             parts = with_terms(parts, terms)
-        self._refuse_non_finite(parts)
-        self._log_step(scores, parts, batch.label_B)
-        if self.loss.gate is not None and parts.nce is not None:
-            # Last: all parts of a step, on whichever process, have had one weight.
-            self.loss.gate.follow(added_up(parts.ce.detach().clone()) / self.trainer.world_size)
-        return parts.total
+        return scores, parts
 
     def _progress(self) -> float:
         return self.global_step / self.optim.total_steps
@@ -204,11 +219,34 @@ class JointModule(pl.LightningModule):
             self.trainer.strategy.backward(part / self.trainer.accumulate_grad_batches, None)
 
     def _refuse_non_finite(self, parts: LossParts) -> None:
+        """Check a step's loss: on a GPU that of the step before, which it need not wait for."""
+        self.check_last_step()
+        self._unchecked = (self.global_step, parts)
+        if not self._is_far():
+            self.check_last_step()
+
+    def _is_far(self) -> bool:
+        """Whether to ask for a number is to wait for it."""
+        return self.device.type != "cpu"
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """No weights are written that a loss that is not finite has moved."""
+        self.check_last_step()
+
+    def on_train_end(self) -> None:
+        """Nor handed on."""
+        self.check_last_step()
+
+    def check_last_step(self) -> None:
+        """Raises TrainingFailed if the loss of a step that was not checked yet is not finite."""
+        if self._unchecked is None:
+            return
+        (step, parts), self._unchecked = self._unchecked, None
         if torch.isfinite(parts.total):
             return
         nce = "none" if parts.nce is None else f"{parts.nce.item():.4g}"
         raise TrainingFailed(
-            f"The loss is {parts.total.item()} at step {self.global_step} "
+            f"The loss is {parts.total.item()} at step {step} "
             f"(loss/label {parts.label.item():.4g}, "
             f"loss/ce {parts.ce.item():.4g}, loss/nce {nce}). "
             "Training has stopped; the last good checkpoint is kept.\n"

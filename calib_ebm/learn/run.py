@@ -183,6 +183,7 @@ def _trained(
         data = _joint_data(config, material, plan, supply)
         note = partial(say_and_record, recorder, say)
         trainer = fit(module, data, config["trainer"], folder, dashboard, say, note)
+        note(*module.complaints)
         if supply is not None and loss.gate is not None:
             note(*loss.gate.complaint())
         network = module.network
@@ -224,6 +225,7 @@ def _joint_module(
         language=language,
         noise_chunk=check_chunk(config["trainer"]),
         one_pass=is_sharded(config["trainer"]),
+        graphs=config["trainer"]["graphs"],
     )
 
 

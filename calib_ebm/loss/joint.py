@@ -93,13 +93,14 @@ class JointLoss(nn.Module):
         self.label = CrossEntropy() if label is None else label
         self.gate = gate
 
-    def weight_at(self, progress: float) -> float | Tensor:
+    def weight_at(self, progress: float | Tensor) -> float | Tensor:
         """The weight when this share of the training is done.
 
         >>> [JointLoss(2.0, ramp=0.5).weight_at(progress) for progress in (0.0, 0.25, 0.5, 1.0)]
         [0.0, 1.0, 2.0, 2.0]
         """
-        risen = 1.0 if self.ramp == 0 else min(1.0, progress / self.ramp)
+        risen = 1.0 if self.ramp == 0 else progress / self.ramp
+        risen = risen.clamp(max=1) if isinstance(risen, Tensor) else min(1.0, risen)
         weight = self.nce_weight * risen
         # A tensor, so that a step waits for no device.
         return weight if self.gate is None else weight * self.gate.opening()
@@ -111,7 +112,7 @@ class JointLoss(nn.Module):
         energy_data_B: Tensor | None = None,
         energy_noise_SK: Tensor | None = None,
         *,
-        progress: float = 1.0,
+        progress: float | Tensor = 1.0,
         again: Again | None = None,
     ) -> LossParts:
         """The parts, in nats per text, computed in float32 at least, whatever the precision.
@@ -121,7 +122,7 @@ class JointLoss(nn.Module):
             label_B: their labels.
             energy_data_B: their energies; None for plain fine-tuning.
             energy_noise_SK: energies of K noise texts for S of them; None for plain fine-tuning.
-            progress: share of the training that is done, for the ramp.
+            progress: share of the training that is done, for the ramp; a scalar.
             again: for label losses that need the classification head, see `LabelLoss.forward`.
         """
         wide_BC = logits_BC if logits_BC.dtype.itemsize >= 4 else logits_BC.float()
@@ -141,7 +142,7 @@ class JointLoss(nn.Module):
         return LossParts(total, label, ce, nce, further)
 
     def of_noise(
-        self, energy_noise_M: Tensor, texts: int, per_text: int, *, progress: float = 1.0
+        self, energy_noise_M: Tensor, texts: int, per_text: int, *, progress: float | Tensor = 1.0
     ) -> Tensor:
         """What M noise texts add to the total, for gradients that are computed part by part.
 

@@ -96,11 +96,14 @@ class LabelLoss(nn.Module):
         settings: names of the settings of `conf/loss` that the constructor takes.
         needs_classes: the constructor takes C, too.
         needs_head: `again` must be given.
+        is_pure: the value follows from what `forward` is given and from buffers, and nothing else
+            is kept: a step with it can be recorded once and replayed (learn/graphed.py).
     """
 
     settings: ClassVar[tuple[str, ...]] = ()
     needs_classes: ClassVar[bool] = False
     needs_head: ClassVar[bool] = False
+    is_pure: ClassVar[bool] = True
 
     def forward(self, logits_BC: Tensor, label_B: Tensor, again: Again | None = None) -> LabelParts:
         """The loss of B texts, a mean, in nats.

@@ -44,6 +44,7 @@ class Mixup(LabelLoss):
 
     settings = ("alpha",)
     needs_head = True
+    is_pure = False
 
     def __init__(self, alpha: float = 0.2) -> None:
         super().__init__()

@@ -109,6 +109,7 @@ class PosCal(LabelLoss):
 
     settings = ("poscal_weight", "distance", "bins", "refreshes_per_epoch", "table")
     needs_classes = True
+    is_pure = False
     table_CM: Tensor
     there: Tensor
     seen_2CM: Tensor

@@ -22,7 +22,7 @@ def pad_batch(tokenizer: TextTokenizer, texts: Sequence[Encoded]) -> TokenBatch:
     if tokenizer.has_types:
         types_BT = torch.zeros(is_real_BT.shape, dtype=torch.long)
         types_BT[is_real_BT] = torch.tensor([kind for _, types in rows for kind in types])
-    return TokenBatch(input_ids_BT, is_real_BT.long(), types_BT)
+    return TokenBatch(input_ids_BT, is_real_BT.long(), types_BT, length_B.numpy())
 
 
 def joint_batch(

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
@@ -36,7 +37,7 @@ from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.energy.packed import Packed, build_passes
 from calib_ebm.energy.packing import pack
 from calib_ebm.learn.chunks import backward_of_noise, without_noise
-from calib_ebm.learn.joint import StepScores, score_joint
+from calib_ebm.learn.joint_scores import StepScores, score_joint
 from calib_ebm.learn.optimisation import OptimOptions, build_optimizer
 from calib_ebm.loss.joint import JointLoss
 from calib_ebm.shapes import JointBatch, TokenBatch
@@ -118,7 +119,8 @@ class Trained:
 
     def autocast(self) -> torch.autocast:
         """Where passes are computed."""
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.bf16)
+        device = next(self.network.parameters()).device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self.bf16)
 
     def move(self) -> None:
         """Clip, step, forget the gradients."""
@@ -246,8 +248,8 @@ class Setting:
         return {"ours": ours, "reference": reference, "floor": floor, "chunks": chunks}
 
 
-def build(case: Case, options: Options) -> Setting:
-    """The networks and texts of a case, ready to train."""
+def build(case: Case, options: Options, device: str = "cpu") -> Setting:
+    """The networks and texts of a case on a device, ready to train."""
     torch.manual_seed(0)
     classifier: Any = SIZES[case.size]()
     ours = EnergyNetwork(classifier, build_energy("hidden", classifier.config.hidden_size, 0.1))
@@ -262,9 +264,17 @@ def build(case: Case, options: Options) -> Setting:
         config.vocab_size,
         config.pad_token_id,
     )
-    exchange_dropout(ours.train())
-    theirs.train()
-    return Setting(Trained(ours, case.bf16), passes, Trained(theirs, case.bf16), batch)
+    exchange_dropout(ours.train().to(device))
+    theirs.train().to(device)
+    return Setting(
+        Trained(ours, case.bf16), passes, Trained(theirs, case.bf16), _moved(batch, device)
+    )
+
+
+def _moved(batch: JointBatch, device: str) -> JointBatch:
+    """As Lightning moves it."""
+    moved: JointBatch = move_data_to_device(batch, torch.device(device))
+    return moved
 
 
 def check_same() -> None:
@@ -294,10 +304,10 @@ def check_same() -> None:
 def shares(case: Case, batch: JointBatch) -> list[Row]:
     """How much of what is computed is real: tokens in the layers, pairs of tokens in attention."""
     mask_BT = batch.tokens.attention_mask_BT
-    length_B, packing = mask_BT.sum(dim=1), pack(mask_BT, GROUPS)
+    length_B, places = mask_BT.sum(dim=1), pack(batch.tokens, GROUPS).padded
     real, pairs = int(length_B.sum()), int((length_B**2).sum())
-    in_attention = sum(group.texts * group.length**2 for group in packing.groups)
-    in_layers = len(packing.real_N)
+    in_attention = sum(group.texts * group.length**2 for group in places.groups)
+    in_layers = len(places.real_N)
     return [
         _share(case, LAYERS, in_layers, real, "at least 0.95"),
         _share(case, ATTENTION, in_attention, pairs, ""),

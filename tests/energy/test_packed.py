@@ -157,17 +157,17 @@ def test_a_gradient_at_padding_would_be_lost_so_there_must_be_none() -> None:
 def test_every_token_has_one_place_and_padding_repeats_its_own_text(
     lengths: list[int], groups: int
 ) -> None:
-    mask_BT = tokens(lengths).attention_mask_BT
-    packing = pack(mask_BT, groups)
+    packing = pack(tokens(lengths), groups)
+    places = packing.padded
     total = sum(lengths)
-    assert packing.spread_M[packing.real_N].tolist() == list(range(total))
-    assert sum(g.texts * g.length for g in packing.groups) == len(packing.spread_M)
-    assert sum(g.texts for g in packing.groups) == len(lengths)
+    assert places.spread_M[places.real_N].tolist() == list(range(total))
+    assert sum(g.texts * g.length for g in places.groups) == len(places.spread_M)
+    assert sum(g.texts for g in places.groups) == len(lengths)
     text_N = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
     assert text_N[packing.first_B].tolist() == list(range(len(lengths)))
     start = 0
-    for group in packing.groups:
-        place_GL = packing.spread_M[start : start + group.texts * group.length]
+    for group in places.groups:
+        place_GL = places.spread_M[start : start + group.texts * group.length]
         text_GL = text_N[place_GL].view(group.texts, group.length)
         assert (text_GL == text_GL[:, :1]).all()
         start += group.texts * group.length
@@ -189,7 +189,7 @@ def test_what_cannot_be_packed_is_grouped_and_left_as_it_was(kind: str) -> None:
 
 def test_a_mask_or_a_window_is_refused_and_never_ignored() -> None:
     """What the probe must meet in an encoder that brings one."""
-    packing = pack(tokens([2, 3]).attention_mask_BT, 1)
+    packing = pack(tokens([2, 3]), 1)
     heads = torch.randn(1, 2, 5, 4)
     layer = nn.Identity()
     seen, _ = packed_attention(layer, heads, heads, heads, None, packing=packing)

@@ -22,7 +22,8 @@ from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.energy.packed import Packed, build_passes
 from calib_ebm.errors import InputError
 from calib_ebm.learn.chunks import backward_of_noise, check_chunk, without_noise
-from calib_ebm.learn.joint import JointModule, score_joint
+from calib_ebm.learn.joint import JointModule
+from calib_ebm.learn.joint_scores import score_joint
 from calib_ebm.learn.optimisation import OptimOptions
 from calib_ebm.learn.run import run
 from calib_ebm.loss.joint import JointLoss, LossParts

@@ -14,7 +14,8 @@ from calib_ebm.energy.groups import Grouped
 from calib_ebm.energy.heads import build_energy
 from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.energy.packed import Packed, build_passes
-from calib_ebm.learn.joint import mixed_seed, score_joint
+from calib_ebm.learn.joint import mixed_seed
+from calib_ebm.learn.joint_scores import score_joint
 from calib_ebm.loss.joint import JointLoss
 from calib_ebm.loss.nce import nce_loss
 from calib_ebm.shapes import Encoded, JointBatch

@@ -30,7 +30,9 @@ def test_padding_is_that_of_transformers(hf: Any, pairs: list[str] | None) -> No
         assert torch.equal(batch.token_type_ids_BT * mask_BT, theirs["token_type_ids"] * mask_BT)
     else:
         assert batch.token_type_ids_BT is None
-    assert {t.dtype for t in batch if t is not None} == {torch.int64}
+    assert {t.dtype for t in batch if isinstance(t, torch.Tensor)} == {torch.int64}
+    assert batch.length_B is not None  # what the host knows is what the mask says
+    assert batch.length_B.tolist() == theirs["attention_mask"].sum(dim=1).tolist()
 
 
 def rows_of(batch: TokenBatch) -> list[list[int]]:

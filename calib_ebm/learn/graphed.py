@@ -1,0 +1,250 @@
+"""Joint steps as CUDA graphs: forward and backward are recorded once a shape, and replayed.
+
+A step of a small batch is a thousand and more kernels, most of which take a GPU less time than the
+host needs to ask for them. A recorded step is asked for as a whole. It computes what the step as it
+stands in `joint.py` does, dropout drawn from the same seed, on a batch that is filled up to one of
+a few shapes (`energy/fillers.py`).
+
+What is recorded sees the same tensors each time: a batch is copied into them, and gradients come
+out in the parameters' own. So a step that asks the host for something, or keeps something in
+Python, cannot be recorded: `why_not` knows which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from calib_ebm.energy.attend import takes_rows
+from calib_ebm.energy.fillers import LONGEST, filled, shape_of
+from calib_ebm.energy.groups import Grouped
+from calib_ebm.energy.packed import Packed
+from calib_ebm.energy.packing import PACKING, Packing
+from calib_ebm.errors import InputError
+from calib_ebm.learn.joint_scores import StepScores, energy_labels, of_batch
+from calib_ebm.loss.joint import JointLoss, LossParts
+from calib_ebm.shapes import JointBatch
+
+MOST = 64
+"""Shapes that are recorded; what is met after that is computed as it comes."""
+WARM_UP = 2
+"""Steps in front of a recording: libraries choose kernels and allocate in the first."""
+
+
+class Given(NamedTuple):
+    """All tensors that a step reads and that differ from step to step."""
+
+    row: dict[str, Tensor]
+    ends: Tensor
+    first_B: Tensor
+    label_B: Tensor
+    energy_label_B: Tensor | None
+    progress: Tensor
+
+    def tensors(self) -> list[Tensor]:
+        """In a fixed order."""
+        return [each for part in self for each in _leaves(part)]
+
+
+def _leaves(part: Any) -> list[Tensor]:
+    if part is None:
+        return []
+    return list(part.values()) if isinstance(part, dict) else [part]
+
+
+class Recorded(NamedTuple):
+    """A step of one shape."""
+
+    graph: torch.cuda.CUDAGraph
+    given: Given
+    scores: StepScores
+    parts: LossParts
+
+
+class GraphedSteps:
+    """Scores, loss and gradients of joint batches by replaying what was recorded.
+
+    Args:
+        passes: how texts are encoded.
+        loss: of labels and energy.
+        reseed: seeds the step's dropout.
+    """
+
+    def __init__(self, passes: Packed, loss: JointLoss, reseed: Callable[[], None]) -> None:
+        self.passes, self.loss, self.reseed = passes, loss, reseed
+        self.parameters = [p for p in passes.network.parameters() if p.requires_grad]
+        self.gradients: list[Tensor | None] = []
+        config: Any = passes.network.encoder.config
+        self.pad_id = int(config.pad_token_id or 0)
+        positions = getattr(config, "max_position_embeddings", LONGEST + passes.first_position)
+        self.most = min(LONGEST, positions - passes.first_position)
+        self.recorded: dict[Hashable, Recorded] = {}
+        self.pool: Any = None
+
+    def __call__(self, batch: JointBatch, progress: float) -> tuple[StepScores, LossParts] | None:
+        """A step: its scores and loss, without a graph; gradients stand in the parameters.
+
+        None where it is not recorded and one shape more would be too many, or where the host does
+        not know the batch's lengths.
+
+        Args:
+            batch: on the GPU.
+            progress: share of the training that is done.
+        """
+        lengths = batch.tokens.length_B
+        if lengths is None:
+            return None
+        given, packing = self._given(batch, lengths, progress)
+        key = (packing.longest, *(each.shape for each in given.tensors()), _noise_shape(batch))
+        recorded = self.recorded.get(key)
+        if recorded is None:
+            if len(self.recorded) >= MOST:
+                return None
+            recorded = self.recorded[key] = self._record(given, packing, batch)
+        for kept, new in zip(recorded.given.tensors(), given.tensors(), strict=True):
+            kept.copy_(new)
+        recorded.graph.replay()
+        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
+            parameter.grad = gradient
+        return _copied(recorded.scores), _copied(recorded.parts)
+
+    def _given(
+        self, batch: JointBatch, lengths: np.ndarray, progress: float
+    ) -> tuple[Given, Packing]:
+        shape = shape_of(lengths, self.most)
+        tokens = filled(batch.tokens, shape, self.pad_id)
+        row = self.passes.row(tokens)
+        packing: Packing = row.pop(PACKING)
+        packing.longest = shape.longest
+        label_B = energy_labels(self.passes.network, batch)
+        if label_B is not None:
+            missing = shape.texts - len(label_B)
+            label_B = torch.nn.functional.pad(label_B, (0, missing), value=-1)
+        device = batch.label_B.device
+        done = torch.full((), progress, device=device)
+        return Given(row, packing.ends, packing.first_B, batch.label_B, label_B, done), packing
+
+    def _step(
+        self, given: Given, packing: Packing, batch: JointBatch
+    ) -> tuple[StepScores, LossParts]:
+        """What is recorded."""
+        scores = of_batch(
+            self.passes.of_row({**given.row, PACKING: packing}, given.energy_label_B), batch
+        )
+        parts = self.loss(scores.logits_BC, given.label_B, *scores[1:], progress=given.progress)
+        found = torch.autograd.grad(parts.total, self.parameters, allow_unused=True)
+        if not self.gradients:
+            self.gradients = [None if each is None else torch.empty_like(each) for each in found]
+        kept = [each for each in self.gradients if each is not None]
+        torch._foreach_copy_(kept, [each for each in found if each is not None])
+        return scores, parts
+
+    def _record(self, given: Given, packing: Packing, batch: JointBatch) -> Recorded:
+        given = _copied(given)
+        packing.ends, packing.first_B, packing.is_recorded = given.ends, given.first_B, True
+        # Weights that autocast has cast for an earlier pass would be recorded as they were then.
+        torch.clear_autocast_cache()
+        own = torch.cuda.Stream()
+        own.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(own):
+            for _ in range(WARM_UP):
+                self._step(given, packing, batch)
+                torch.clear_autocast_cache()
+        torch.cuda.current_stream().wait_stream(own)
+        packing.each_one  # noqa: B018  # made now, not while recording
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool):
+            scores, parts = self._step(given, packing, batch)
+        torch.clear_autocast_cache()
+        self.pool = graph.pool()
+        self.reseed()
+        return Recorded(graph, given, scores, parts)
+
+
+def _noise_shape(batch: JointBatch) -> tuple[int, ...] | None:
+    return None if batch.noise_label_SK is None else tuple(batch.noise_label_SK.shape)
+
+
+def _copied(values: Any, known: dict[int, Tensor] | None = None) -> Any:
+    """Named tuples and mappings of tensors, without a graph; what is one tensor stays one."""
+    known = {} if known is None else known
+    if isinstance(values, Tensor):
+        return known.setdefault(id(values), values.detach().clone())
+    if isinstance(values, dict):
+        return {name: _copied(value, known) for name, value in values.items()}
+    if isinstance(values, tuple):
+        return type(values)(*(_copied(value, known) for value in values))
+    return values
+
+
+class Circumstances(NamedTuple):
+    """Under which a training goes on."""
+
+    device: torch.device
+    precision: str
+    """As Lightning calls it."""
+    processes: int
+    accumulated: int = 1
+    """Batches whose gradients are added up for a step."""
+    chunks: bool = False
+    """Noise is backpropagated in chunks."""
+    language: bool = False
+    """There is a masked-LM loss besides."""
+
+
+def build_steps(
+    asked: bool | str,
+    passes: Packed | Grouped,
+    loss: JointLoss,
+    reseed: Callable[[], None],
+    circumstances: Circumstances,
+) -> GraphedSteps | None:
+    """Steps that are recorded, or None where they cannot be, or shall not.
+
+    Args:
+        asked: `trainer.graphs`: true, false or "auto".
+        passes: see `GraphedSteps`.
+        loss: see `GraphedSteps`.
+        reseed: see `GraphedSteps`.
+        circumstances: of the training.
+
+    Raises:
+        InputError: where they are asked for and cannot be; for another word than "auto".
+    """
+    allowed = "auto; true on one GPU, with bf16-mixed; false"
+    if not isinstance(asked, bool) and asked != "auto":
+        raise InputError(f"trainer.graphs is {asked!r}.", allowed, "Set trainer.graphs=auto.")
+    why = why_not(passes, loss, circumstances) if asked else "they are not wanted"
+    if asked is True and why:
+        raise InputError(
+            f"trainer.graphs is true, but {why}.",
+            allowed,
+            "Set trainer.graphs=auto, which records steps where they can be recorded.",
+        )
+    return None if why or not isinstance(passes, Packed) else GraphedSteps(passes, loss, reseed)
+
+
+def why_not(passes: Packed | Grouped, loss: JointLoss, circumstances: Circumstances) -> str | None:
+    """Why steps cannot be recorded; None if they can."""
+    device, precision, processes, accumulated, chunks, language = circumstances
+    if device.type != "cuda":
+        return f"graphs are for GPUs, and the training is on {device.type}"
+    if processes > 1:
+        return f"there are {processes} processes"
+    if precision != "bf16-mixed":
+        return f"the precision is {precision}"
+    if chunks or accumulated > 1:
+        return "gradients are added up from several parts"
+    if language or not loss.label.is_pure:
+        return "this loss keeps something from step to step"
+    if not isinstance(passes, Packed):
+        return "texts of this encoder cannot stand in one row"
+    config: Any = passes.network.encoder.config
+    width = config.hidden_size // config.num_attention_heads
+    if not takes_rows(torch.empty(0, 1, width, dtype=torch.bfloat16, device=device)):
+        return "there is no attention for rows on this GPU, or for heads of this width"
+    return None

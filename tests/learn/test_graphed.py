@@ -1,0 +1,478 @@
+"""Steps that are recorded and replayed: on a GPU, where they can be, and the same steps."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers.masking_utils import bidirectional_mask_function
+
+from calib_ebm.energy import packed as packed_room
+from calib_ebm.energy import packing as packing_room
+from calib_ebm.energy.encoder import build_small_encoder
+from calib_ebm.energy.groups import Grouped
+from calib_ebm.energy.heads import ENERGIES, build_energy
+from calib_ebm.energy.network import EnergyNetwork
+from calib_ebm.energy.packed import Packed, build_passes
+from calib_ebm.energy.packing import Packing
+from calib_ebm.errors import InputError, TrainingFailed
+from calib_ebm.learn import graphed as room
+from calib_ebm.learn.graphed import (
+    Circumstances,
+    Given,
+    GraphedSteps,
+    Recorded,
+    _copied,
+    build_steps,
+)
+from calib_ebm.learn.joint import JointModule
+from calib_ebm.learn.joint_scores import StepScores, score_joint
+from calib_ebm.learn.optimisation import OptimOptions
+from calib_ebm.loss.gate import LabelGate
+from calib_ebm.loss.joint import JointLoss, LossParts
+from calib_ebm.loss.labels import ConfidencePenalty, Focal, LabelLoss, LabelSmoothing
+from calib_ebm.loss.mixup import Mixup
+from calib_ebm.loss.poscal import PosCal
+from calib_ebm.shapes import JointBatch, TokenBatch
+from tests.energy.test_rows import by_text
+
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+CPU = torch.device("cpu")
+B, K = 6, 2
+
+
+def as_it_is(joint: JointBatch) -> JointBatch:
+    """Lengths stay on the host."""
+    return joint
+
+
+def network(energy: str = "hidden", dropout: float = 0.0) -> EnergyNetwork:
+    torch.manual_seed(0)
+    classifier = build_small_encoder(
+        ("x", "y", "z"), 90, 1, 24, layers=3, width=32, heads=2, dropout=dropout
+    )
+    classifier.classifier.dropout.p = dropout
+    return EnergyNetwork(classifier, build_energy(energy, 32, dropout)).train()
+
+
+def batch(seed: int, longest: int = 22, noise: bool = True) -> JointBatch:
+    """Of lengths that differ from seed to seed."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = B + B * K * noise
+    length_B = torch.randint(3, longest, (rows,), generator=generator)
+    mask_BT = (torch.arange(24) < length_B[:, None]).long()
+    ids_BT = torch.randint(5, 90, mask_BT.shape, generator=generator) * mask_BT + (1 - mask_BT)
+    label_SK = torch.randint(-1, 3, (B, K), generator=generator) if noise else None
+    label_B = torch.randint(3, (B,), generator=generator)
+    tokens = TokenBatch(ids_BT, mask_BT, None, length_B.numpy())
+    return JointBatch(tokens, label_B, torch.arange(B), label_SK)
+
+
+# -------------------------------------------------------------------- where it cannot be
+
+
+CASES: list[tuple[str, Circumstances, Any]] = [
+    ("on cpu", Circumstances(CPU, "bf16-mixed", 1), None),
+    ("2 processes", Circumstances(torch.device("cuda"), "bf16-mixed", 2), None),
+    ("precision is 32-true", Circumstances(torch.device("cuda"), "32-true", 1), None),
+    ("several parts", Circumstances(torch.device("cuda"), "bf16-mixed", 1, 2), None),
+    ("several parts", Circumstances(torch.device("cuda"), "bf16-mixed", 1, chunks=True), None),
+    ("step to step", Circumstances(torch.device("cuda"), "bf16-mixed", 1, language=True), None),
+    ("step to step", Circumstances(torch.device("cuda"), "bf16-mixed", 1), Mixup()),
+    ("step to step", Circumstances(torch.device("cuda"), "bf16-mixed", 1), PosCal(3)),
+]
+
+
+@pytest.mark.parametrize(("why", "circumstances", "label"), CASES)
+def test_what_cannot_be_recorded_is_not_and_refused_when_asked_for(
+    why: str, circumstances: Circumstances, label: LabelLoss | None
+) -> None:
+    passes, loss = build_passes(network(), 3), JointLoss(label=label)
+    for asked in ("auto", False):
+        assert build_steps(asked, passes, loss, lambda: None, circumstances) is None
+    with pytest.raises(InputError, match=why):
+        build_steps(True, passes, loss, lambda: None, circumstances)
+
+
+def test_texts_in_groups_cannot_be_recorded() -> None:
+    here = Circumstances(torch.device("cuda"), "bf16-mixed", 1)
+    with pytest.raises(InputError, match="one row"):
+        build_steps(True, Grouped(network(), 3), JointLoss(), lambda: None, here)
+
+
+def test_another_word_is_refused() -> None:
+    with pytest.raises(InputError, match=r"trainer\.graphs is 'always'"):
+        build_steps(
+            "always",
+            build_passes(network(), 3),
+            JointLoss(),
+            lambda: None,
+            Circumstances(CPU, "32-true", 1),
+        )
+
+
+def test_a_weight_may_rise_by_a_number_on_the_device() -> None:
+    for ramp in (0.0, 0.4, 1.0):
+        loss = JointLoss(2.0, ramp)
+        for progress in (0.0, 0.1, 0.4, 0.9, 1.0):
+            assert float(loss.weight_at(torch.tensor(progress))) == pytest.approx(
+                float(loss.weight_at(progress))
+            )
+
+
+# -------------------------------------------------------------------- what is recorded, by hand
+
+
+class _ByHand(GraphedSteps):
+    """Where there is no GPU: a graph that computes what was recorded, from the same tensors."""
+
+    def _record(self, given: Given, packing: Packing, batch: JointBatch) -> Recorded:
+        given = _copied(given)
+        packing.ends, packing.first_B, packing.is_recorded = given.ends, given.first_B, True
+        _ = packing.each_one
+        kept = [_copied(each) for each in self._step(given, packing, batch)]
+
+        class Graph:
+            """As a CUDA graph does, into the same places."""
+
+            def replay(graph) -> None:  # self is the steps'
+                again = self._step(given, packing, batch)
+                for place, value in zip(_flat(kept), _flat(again), strict=True):
+                    place.copy_(value)
+
+        self.reseed()
+        return Recorded(Graph(), given, *kept)  # type: ignore[arg-type]
+
+
+def _flat(values: Any) -> list[Tensor]:
+    if isinstance(values, Tensor):
+        return [values.detach()]
+    parts = values.values() if isinstance(values, dict) else values
+    return [] if values is None else [each for part in parts for each in _flat(part)]
+
+
+@pytest.mark.parametrize("energy", ["none", "scalar", "hidden", "labelled"])
+def test_what_is_recorded_reads_nothing_but_what_is_copied_into_it(
+    energy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replayed for other batches of its shape, it gives their scores, losses and gradients."""
+    monkeypatch.setattr(packing_room, "takes_rows", lambda query: True)
+    monkeypatch.setattr(packing_room, "attend_in_row", at_most(by_text))
+    net = network(energy).double()
+    loss = JointLoss(2.0, ramp=0.5, gate=gate())
+    passes = Packed(net, 3)
+    steps = _ByHand(passes, loss, lambda: None)
+    for seed, progress in ((0, 0.1), (1, 0.2), (2, 0.3), (3, 0.4), (4, 0.9), (0, 1.0)):
+        joint = batch(seed, 9 if seed == 3 else 22, noise=energy != "none")
+        done = steps(joint, progress)
+        assert done is not None
+        found = gradients(net)
+        net.zero_grad()
+        scores = score_joint(passes, joint)
+        parts = loss(scores.logits_BC, joint.label_B, *scores[1:], progress=progress)
+        parts.total.backward()
+        torch.testing.assert_close(done[0], scores, rtol=0, atol=1e-9)
+        torch.testing.assert_close(done[1].total, parts.total, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(found, gradients(net), rtol=1e-6, atol=1e-6)
+        assert not done[0].logits_BC.requires_grad
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter -= 0.05 * torch.randn_like(parameter)
+    # The first two batches are alike in shape and not in lengths.
+    assert 1 < len(steps.recorded) < 5
+
+
+def at_most(attention: Any) -> Any:
+    """The bound that a kernel is told need not be reached."""
+
+    def bounded(query: Tensor, key: Tensor, value: Tensor, *given: Any) -> Tensor:
+        query_ends, key_ends, most_queries, most_keys, *further = given
+        found = [int(ends.diff().max()) for ends in (query_ends, key_ends)]
+        assert found[0] <= most_queries and found[1] <= most_keys
+        out: Tensor = attention(query, key, value, query_ends, key_ends, *found, *further)
+        return out
+
+    return bounded
+
+
+def test_more_shapes_than_are_kept_are_computed_as_they_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packing_room, "takes_rows", lambda query: True)
+    monkeypatch.setattr(packing_room, "attend_in_row", at_most(by_text))
+    monkeypatch.setattr(room, "MOST", 1)
+    steps = _ByHand(Packed(network().double(), 3), JointLoss(), lambda: None)
+    assert steps(batch(0), 1.0) is not None
+    assert steps(batch(3, 9), 1.0) is None
+    assert steps(batch(0), 1.0) is not None
+    unknown = batch(0)
+    assert steps(unknown._replace(tokens=unknown.tokens._replace(length_B=None)), 1.0) is None
+
+
+def test_a_step_that_pads_is_not_recorded() -> None:
+    steps = _ByHand(Packed(network().double(), 3), JointLoss(), lambda: None)
+    with pytest.raises(RuntimeError, match="cannot be recorded"):
+        steps(batch(0), 1.0)
+
+
+def test_a_pass_that_is_recorded_has_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transformers makes one then, where it leaves it out elsewhere."""
+    asked = {"q_length": 5, "kv_length": 5, "allow_is_bidirectional_skip": True}
+    mask_BT = torch.ones(1, 5, dtype=torch.bool)
+    mask_BT[0, 3:] = False
+    monkeypatch.setattr(packed_room, "is_being_recorded", lambda: True)
+    assert packed_room.row_mask(1, **asked) is None
+    for kept in ({"attention_mask": mask_BT}, {"local_size": 3}):
+        options = {"mask_function": bidirectional_mask_function, **asked, **kept}
+        assert packed_room.row_mask(1, **options) is not None
+
+
+# -------------------------------------------------------------------- a loss that is not finite
+
+
+class _Far(JointModule):
+    """As on a GPU, where losses are looked at."""
+
+    def _is_far(self) -> bool:
+        return True
+
+
+def fitted(module: JointModule, batches: list[JointBatch]) -> pl.Trainer:
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+    trainer.fit(module, DataLoader(batches, batch_size=None, collate_fn=as_it_is))
+    return trainer
+
+
+def far_module() -> _Far:
+    optim = OptimOptions(lr=1e-3, total_steps=3, warmup_steps=0)
+    return _Far(network(), JointLoss(), optim, classes=3, metrics=("acc",), seed=1, length_groups=3)
+
+
+@pytest.mark.parametrize("bad", [0, 2])
+def test_a_loss_that_is_not_finite_is_found_a_step_later_and_in_the_last_step(bad: int) -> None:
+    """The step that is named is the one whose loss it was."""
+    module = far_module()
+
+    def spoil(classifier: Any, _: Any) -> None:
+        if classifier.training and module.trainer.global_step == bad:
+            with torch.no_grad():
+                classifier.classifier.out_proj.bias.fill_(torch.nan)
+
+    module.network.classifier.register_forward_pre_hook(spoil)
+    with pytest.raises(TrainingFailed, match=f"at step {bad} "):
+        fitted(module, [batch(seed) for seed in range(3)])
+    # Found when the next step begins, or when there is none.
+    assert module.trainer.global_step == min(bad + 1, 3)
+
+
+def test_no_checkpoint_holds_what_a_loss_that_is_not_finite_has_moved() -> None:
+    module = far_module()
+    nan = torch.tensor(torch.nan)
+    module._unchecked = (7, LossParts(nan, nan, nan, None, {}))
+    with pytest.raises(TrainingFailed, match="at step 7 "):
+        module.on_save_checkpoint({})
+    module.on_save_checkpoint({})  # said once
+
+
+# -------------------------------------------------------------------- on a GPU
+
+
+def moved(joint: JointBatch) -> JointBatch:
+    from lightning_fabric.utilities import move_data_to_device
+
+    there: JointBatch = move_data_to_device(joint, torch.device("cuda"))
+    return there
+
+
+def computed(
+    net: EnergyNetwork, loss: JointLoss, joint: JointBatch, progress: float
+) -> tuple[StepScores, LossParts]:
+    """As a step that is not recorded does it."""
+    passes = build_passes(net, 3)
+    net.zero_grad()
+    with torch.autocast("cuda", torch.bfloat16):
+        scores = score_joint(passes, joint)
+        parts = loss(scores.logits_BC, joint.label_B, *scores[1:], progress=progress)
+    parts.total.backward()
+    return scores, parts
+
+
+def error(found: Tensor, wanted: Tensor) -> float:
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+
+
+def gradients(net: EnergyNetwork) -> Tensor:
+    return torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
+
+
+def gate() -> LabelGate:
+    opened = LabelGate(0.5, (4, 5, 6))
+    opened.mean_ce.fill_(opened.entropy * 0.8)
+    return opened
+
+
+LABELS = {
+    "cross_entropy": None,
+    "label_smoothing": LabelSmoothing(),
+    "focal": Focal(),
+    "confidence_penalty": ConfidencePenalty(),
+}
+
+
+@on_a_gpu
+@pytest.mark.parametrize("energy", ["none", *sorted(set(ENERGIES) - {"self_sampled"})])
+@pytest.mark.parametrize("label", [*LABELS])
+def test_a_replayed_step_is_the_step(energy: str, label: str) -> None:
+    """Losses, scores and gradients, over batches of several shapes, with weights that move."""
+    ours = network(energy).cuda()
+    theirs = copy.deepcopy(ours)
+    loss = JointLoss(2.0, ramp=0.5, label=copy.deepcopy(LABELS[label]), gate=gate()).cuda()
+    passes = build_passes(ours, 3)
+    assert isinstance(passes, Packed)
+    steps = GraphedSteps(passes, loss, lambda: None)
+    for seed, progress in ((0, 0.0), (1, 0.2), (2, 0.3), (0, 0.4), (3, 0.9)):
+        joint = moved(batch(seed, 9 if seed == 3 else 22, noise=energy != "none"))
+        with torch.autocast("cuda", torch.bfloat16):
+            done = steps(joint, progress)
+        assert done is not None
+        scores, parts = computed(theirs, loss, joint, progress)
+        for mine, other in zip(done[1][:4], parts[:4], strict=True):
+            if other is not None:
+                assert float(mine) == pytest.approx(float(other), rel=1e-2, abs=1e-2)
+        assert error(done[0].logits_BC, scores.logits_BC) < 2e-2
+        assert error(gradients(ours), gradients(theirs)) < 3e-2
+        assert error(gradients(ours) + gradients(theirs).roll(1), gradients(theirs)) > 0.5
+        with torch.no_grad():
+            for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+                if other.grad is not None:
+                    mine -= 0.05 * other.grad
+                    other -= 0.05 * other.grad
+        loss.gate.follow(parts.ce.detach())  # type: ignore[union-attr]  # there is one
+    assert 1 < len(steps.recorded) < 5
+
+
+@on_a_gpu
+def test_dropout_of_a_replayed_step_follows_the_seed() -> None:
+    net, joint = network(dropout=0.3).cuda(), moved(batch(0))
+    passes = build_passes(net, 3)
+    assert isinstance(passes, Packed)
+    steps = GraphedSteps(passes, JointLoss(), lambda: torch.manual_seed(5) and None)
+
+    def drawn(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        with torch.autocast("cuda", torch.bfloat16):
+            done = steps(joint, 1.0)
+        assert done is not None
+        return done[0].logits_BC
+
+    first = drawn(5)  # recorded, and seeded anew
+    assert torch.equal(drawn(5), first)
+    assert (drawn(6) - first).abs().max() > 1e-2
+    many = torch.stack([drawn(seed) for seed in range(400)]).double()
+    with torch.autocast("cuda", torch.bfloat16), torch.no_grad():
+        eager = []
+        for seed in range(400):
+            torch.manual_seed(seed + 1000)
+            eager.append(score_joint(passes, joint).logits_BC)
+    other = torch.stack(eager).double()
+    spread = (many.var(dim=0) / 400 + other.var(dim=0) / 400).sqrt()
+    assert ((many.mean(dim=0) - other.mean(dim=0)).abs() < 5 * spread + 2e-3).all()
+
+
+@on_a_gpu
+@pytest.mark.parametrize("graphs", ["auto", True])
+def test_a_step_that_waits_for_the_gpu_is_computed_as_it_comes(graphs: Any) -> None:
+    """Recording fails, and the training goes on, and says so, unless it was asked for."""
+
+    class Waits(LabelSmoothing):
+        def forward(self, logits_BC: Tensor, label_B: Tensor, again: Any = None) -> Any:
+            assert logits_BC.sum().item() < 1e9
+            return super().forward(logits_BC, label_B, again)
+
+    optim = OptimOptions(lr=1e-3, total_steps=3, warmup_steps=0)
+    module = JointModule(
+        network(),
+        JointLoss(label=Waits()),
+        optim,
+        classes=3,
+        metrics=("acc",),
+        seed=1,
+        length_groups=3,
+        graphs=graphs,
+    )
+    trainer = pl.Trainer(
+        accelerator="gpu",
+        devices=1,
+        precision="bf16-mixed",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+    loader = DataLoader([batch(seed) for seed in range(3)], batch_size=None, collate_fn=as_it_is)
+    if graphs is True:
+        with pytest.raises(RuntimeError):
+            trainer.fit(module, loader)
+        return
+    before = copy.deepcopy(module.network.state_dict())
+    trainer.fit(module, loader)
+    assert trainer.global_step == 3 and module.steps is None
+    assert len(module.complaints) == 1 and "not replayed" in module.complaints[0]
+    after = module.network.cpu().state_dict()
+    assert any(not torch.equal(after[name], value) for name, value in before.items())
+    assert all(value.isfinite().all() for value in after.values())
+
+
+@on_a_gpu
+def test_a_training_with_graphs_ends_where_one_without_does() -> None:
+    """Without dropout, through Lightning: the optimiser, clipping and the schedule included."""
+
+    def trained(graphs: Any) -> dict[str, Tensor]:
+        optim = OptimOptions(lr=3e-3, total_steps=8, warmup_steps=0, eps=1e-3)
+        net = network("scalar")
+        net.energy.head[0].p = net.energy.head[3].p = 0.0  # type: ignore[union-attr,index]
+        module = JointModule(
+            net,
+            JointLoss(),
+            optim,
+            classes=3,
+            metrics=("acc",),
+            seed=1,
+            length_groups=3,
+            graphs=graphs,
+        )
+        trainer = pl.Trainer(
+            accelerator="gpu",
+            devices=1,
+            precision="bf16-mixed",
+            max_epochs=1,
+            gradient_clip_val=0.5,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+        )
+        trainer.fit(
+            module,
+            DataLoader([batch(seed) for seed in range(8)], batch_size=None, collate_fn=as_it_is),
+        )
+        assert (module.steps is not None) is bool(graphs)
+        return {name: value.cpu().double() for name, value in module.network.state_dict().items()}
+
+    ours, theirs, start = trained(True), trained(False), network("scalar").state_dict()
+    moved_by = torch.cat([(theirs[n] - start[n].double()).flatten() for n in theirs])
+    apart = torch.cat([(ours[n] - theirs[n]).flatten() for n in theirs])
+    assert apart.norm() < 0.05 * moved_by.norm()
