@@ -30,8 +30,8 @@ Job = Callable[[Callable[[], Settings], str | None], None]
 
 FLAGS = frozenset({"-m", "--multirun", "--resolve"})
 """Flags that may stand anywhere."""
-OF_SEVERAL_KINDS = frozenset({"trainer.devices"})
-"""A number, a list or a word."""
+OF_SEVERAL_KINDS = frozenset({"trainer.devices", "trainer.graphs"})
+"""A number, a list or a word; true, false or a word."""
 OR_NULL = frozenset(
     {"trainer.max_steps", "trainer.epochs", "noise.tune.max_steps", "noise.context"}
 )

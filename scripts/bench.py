@@ -31,6 +31,7 @@ from bench.rows import Options, Row
 
 PARTS = {
     "step": "the joint step, against the reference's recipe and against the bare tokens",
+    "gpu": "the joint step on a GPU, where there is one",
     "noise": "drawing noise, against generate of transformers",
     "scoring": "scoring texts, against the text-classification pipeline of transformers",
     "startup": "the time until a command does something",

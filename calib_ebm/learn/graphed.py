@@ -31,6 +31,7 @@ from calib_ebm.shapes import JointBatch
 
 MOST = 64
 """Shapes that are recorded; what is met after that is computed as it comes."""
+ALLOWED = "false; true, on one GPU with bf16-mixed; auto: where that can be"
 WARM_UP = 2
 """Steps in front of a recording: libraries choose kernels and allocate in the first."""
 
@@ -61,6 +62,8 @@ class Recorded(NamedTuple):
 
     graph: torch.cuda.CUDAGraph
     given: Given
+    packing: Packing
+    """Kept for what it has made of the lengths, which the graph reads where it lay."""
     scores: StepScores
     parts: LossParts
 
@@ -162,7 +165,7 @@ class GraphedSteps:
         torch.clear_autocast_cache()
         self.pool = graph.pool()
         self.reseed()
-        return Recorded(graph, given, scores, parts)
+        return Recorded(graph, given, packing, scores, parts)
 
 
 def _noise_shape(batch: JointBatch) -> tuple[int, ...] | None:
@@ -196,6 +199,17 @@ class Circumstances(NamedTuple):
     """There is a masked-LM loss besides."""
 
 
+def check_graphs(asked: Any) -> bool | str:
+    """`trainer.graphs`, if it is a word or value that there is.
+
+    Raises:
+        InputError: for another.
+    """
+    if isinstance(asked, bool) or asked == "auto":
+        return asked
+    raise InputError(f"trainer.graphs is {asked!r}.", ALLOWED, "Set trainer.graphs=false.")
+
+
 def build_steps(
     asked: bool | str,
     passes: Packed | Grouped,
@@ -213,16 +227,13 @@ def build_steps(
         circumstances: of the training.
 
     Raises:
-        InputError: where they are asked for and cannot be; for another word than "auto".
+        InputError: where they are asked for and cannot be.
     """
-    allowed = "auto; true on one GPU, with bf16-mixed; false"
-    if not isinstance(asked, bool) and asked != "auto":
-        raise InputError(f"trainer.graphs is {asked!r}.", allowed, "Set trainer.graphs=auto.")
     why = why_not(passes, loss, circumstances) if asked else "they are not wanted"
     if asked is True and why:
         raise InputError(
             f"trainer.graphs is true, but {why}.",
-            allowed,
+            ALLOWED,
             "Set trainer.graphs=auto, which records steps where they can be recorded.",
         )
     return None if why or not isinstance(passes, Packed) else GraphedSteps(passes, loss, reseed)

@@ -47,7 +47,8 @@ class JointModule(pl.LightningModule):
         noise_chunk: noise texts that are backpropagated together, see `chunks.py`; None: all at
             once, together with the data.
         one_pass: where texts cannot be packed, encode all in one pass and not in groups.
-        graphs: record steps and replay them, see `graphed.py`; "auto": where that can be.
+        graphs: record steps and replay them, see `graphed.py`: true, false, or "auto": where that
+            can be.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class JointModule(pl.LightningModule):
         language: LanguageTask | None = None,
         noise_chunk: int | None = None,
         one_pass: bool = False,
-        graphs: bool | str = "auto",
+        graphs: bool | str = False,
     ) -> None:
         super().__init__()
         exchange_dropout(network)

@@ -177,8 +177,9 @@ def peak_memory_mb() -> float:
     """Peak memory since the last reset, in MiB: the accelerator's, or else the process's."""
     import torch
 
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
+    # There may be a GPU, and the work be done on the CPU.
+    if torch.cuda.is_available() and (on_gpu := torch.cuda.max_memory_allocated()):
+        return on_gpu / 2**20
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text(encoding="ascii", errors="replace").splitlines():

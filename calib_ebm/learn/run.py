@@ -25,6 +25,7 @@ from calib_ebm.learn.devices import device_of
 from calib_ebm.learn.early import ReadTask, finished, require_same_data
 from calib_ebm.learn.fit import fit
 from calib_ebm.learn.folder import hold_run, open_run, run_folder
+from calib_ebm.learn.graphed import check_graphs
 from calib_ebm.learn.joint import JointModule
 from calib_ebm.learn.language import build_language_task, language_options
 from calib_ebm.learn.loggers import build_dashboard, finish_dashboard
@@ -135,6 +136,7 @@ def _stages(
         language_options(config["loss"])
         lora_options(config)
         check_chunk(config["trainer"])
+        check_graphs(config["trainer"]["graphs"])
     task = material.task
     check_calibration(config["calibrator"], task)
     require_same_data(recorder.facts.get("data_digests"), task.digests, folder)
@@ -225,7 +227,7 @@ def _joint_module(
         language=language,
         noise_chunk=check_chunk(config["trainer"]),
         one_pass=is_sharded(config["trainer"]),
-        graphs=config["trainer"]["graphs"],
+        graphs=check_graphs(config["trainer"]["graphs"]),
     )
 
 

@@ -80,7 +80,7 @@ def joint_batch_of(
     generator = torch.Generator().manual_seed(seed)
     ids_BT = torch.randint(5, vocabulary, mask_BT.shape, generator=generator)
     return JointBatch(
-        TokenBatch(torch.where(mask_BT.bool(), ids_BT, pad_id), mask_BT, None),
+        TokenBatch(torch.where(mask_BT.bool(), ids_BT, pad_id), mask_BT, None, length_B.numpy()),
         torch.randint(2, (texts,), generator=generator),
         torch.arange(texts),
         torch.full((texts, per_text), -1),

@@ -251,12 +251,23 @@ class Setting:
 def build(case: Case, options: Options, device: str = "cpu") -> Setting:
     """The networks and texts of a case on a device, ready to train."""
     torch.manual_seed(0)
-    classifier: Any = SIZES[case.size]()
+    with torch.device(device):
+        classifier: Any = SIZES[case.size]()
     ours = EnergyNetwork(classifier, build_energy("hidden", classifier.config.hidden_size, 0.1))
     theirs = copy.deepcopy(ours)
     passes = build_passes(ours, GROUPS)
     assert isinstance(passes, Packed), "these encoders can be packed"
-    config = classifier.config
+    batch = build_batch(case, ours, options, device)
+    exchange_dropout(ours.train().to(device))
+    theirs.train().to(device)
+    return Setting(Trained(ours, case.bf16), passes, Trained(theirs, case.bf16), batch)
+
+
+def build_batch(
+    case: Case, network: EnergyNetwork, options: Options, device: str = "cpu"
+) -> JointBatch:
+    """The texts of a case, moved as Lightning moves them."""
+    config: Any = network.encoder.config
     batch = joint_batch_of(
         lengths_of(case.task, options),
         case.texts,
@@ -264,15 +275,6 @@ def build(case: Case, options: Options, device: str = "cpu") -> Setting:
         config.vocab_size,
         config.pad_token_id,
     )
-    exchange_dropout(ours.train().to(device))
-    theirs.train().to(device)
-    return Setting(
-        Trained(ours, case.bf16), passes, Trained(theirs, case.bf16), _moved(batch, device)
-    )
-
-
-def _moved(batch: JointBatch, device: str) -> JointBatch:
-    """As Lightning moves it."""
     moved: JointBatch = move_data_to_device(batch, torch.device(device))
     return moved
 

@@ -479,7 +479,7 @@ def refusals(tmp: Path) -> list[tuple[tuple[str, ...], str]]:
         (("window=0",), "window is 0"),
         (("processes=0",), "processes is 0"),
         (("precision=half",), "precision is 'half'"),
-        (("device=cuda",), "device=cuda is not to be had: this machine has 0 GPUs"),
+        (("device=cuda:9",), "device=cuda:9 is not to be had: this machine has"),
         (("device=tpu",), "device=tpu is not to be had"),
     ]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from calib_ebm.learn import record
 from calib_ebm.learn.record import RunRecorder, command_line, git_commit, peak_memory_mb, versions
@@ -140,9 +141,15 @@ def test_a_commit_is_that_of_the_checkout_and_says_when_it_was_changed(
     assert git_commit() == git("rev-parse", "HEAD") + "+changes"
 
 
-def test_memory_is_measured_in_mib() -> None:
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_memory_is_measured_in_mib(has_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU also where there is a GPU, if it has nothing to do."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 0)
     before = peak_memory_mb()
     block = np.ones(16 * 2**20, dtype=np.float64)  # 128 MiB
     assert peak_memory_mb() >= before
     assert peak_memory_mb() > 128
     assert block[-1] == 1
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 2**20)
+    assert (peak_memory_mb() == 3) is has_gpu
