@@ -3,11 +3,12 @@
     python scripts/scale.py    # the tables of docs/many_gpus.md
     python scripts/scale.py --tokens-per-second 610000 --between 100    # of one's own
 
-Nothing here is a measurement of a GPU: each assumption is a setting and is printed above the table.
-Exact are the numbers of weights (counted in the model itself) and the bytes of a noise text (of
-the file format; tests hold them against a bank on disk). A step is taken to last at least as long
-as computing or exchanging alone, which is so where both overlap wholly, and at most as long as
-both one after the other: the table has both ends.
+Each assumption is a setting and is printed above the table; the defaults of one GPU were measured
+(docs/many_gpus.md). A step takes the host a time to ask for, whatever its size: a floor. Exact are
+the numbers of weights (counted in the model itself) and the bytes of a noise text (of the file
+format; tests hold them against a bank on disk). A step is taken to last at least as long as
+computing or exchanging alone, which is so where both overlap wholly, and at most as long as both
+one after the other: the table has both ends.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Model(NamedTuple):
 
     name: str
     weights: int
+    layers: int
     flops_of_token: float
     """Forward and backward: 6 for each weight that multiplies (Kaplan et al. 2020), embeddings
     left out, and 12 * layers * width for each token that is attended to."""
@@ -62,7 +64,7 @@ def model_of(name: str, tokens: float) -> Model:
     sizes = {key: value.numel() for key, value in model.named_parameters()}
     multiplied = sum(size for key, size in sizes.items() if "embeddings" not in key)
     attended = 12 * shape["num_hidden_layers"] * shape["hidden_size"] * tokens
-    return Model(name, sum(sizes.values()), 6 * multiplied + attended)
+    return Model(name, sum(sizes.values()), shape["num_hidden_layers"], 6 * multiplied + attended)
 
 
 class Cluster(NamedTuple):
@@ -75,6 +77,8 @@ class Cluster(NamedTuple):
     between: float
     """Bytes a second that a GPU's own network link sends to another machine."""
     per_machine: int
+    host: float = 0.0
+    """Seconds that the host needs to ask a GPU for a step."""
 
 
 class Load(NamedTuple):
@@ -122,19 +126,29 @@ def exchanged(weights: int, gpus: int) -> float:
     return 2 * (gpus - 1) / gpus * 4 * weights
 
 
-def expect(model: Model, load: Load, cluster: Cluster, gpus: int) -> Expected:
+def expect(
+    model: Model, load: Load, cluster: Cluster, gpus: int, alone: Load | None = None
+) -> Expected:
     """Bounds for data-parallel training; the narrowest place of the rings counts.
 
     Between machines as many rings run side by side as a machine has links, each with its part of
     the gradients, so that these links add up. Latencies are left out.
+
+    Args:
+        model: what is trained.
+        load: a step of all GPUs together.
+        cluster: the machines.
+        gpus: how many.
+        alone: a step of one GPU, which the ideal is a multiple of; None for `load`.
     """
     several = gpus > cluster.per_machine
     link = min(cluster.within, cluster.between * cluster.per_machine) if several else cluster.within
-    computing = load.tokens_of_step / gpus / cluster.tokens_per_second
+    computing = max(cluster.host, load.tokens_of_step / gpus / cluster.tokens_per_second)
     exchanging = exchanged(model.weights, gpus) / link
     slowest = load.tokens_of_step / (computing + exchanging)
     fastest = load.tokens_of_step / max(computing, exchanging)
-    alone = gpus * cluster.tokens_per_second
+    tokens = (load if alone is None else alone).tokens_of_step
+    ideal = gpus * tokens / max(cluster.host, tokens / cluster.tokens_per_second)
     return Expected(
         gpus,
         load.batch,
@@ -142,7 +156,7 @@ def expect(model: Model, load: Load, cluster: Cluster, gpus: int) -> Expected:
         exchanging,
         fastest,
         slowest,
-        (slowest / alone, fastest / alone),
+        (slowest / ideal, fastest / ideal),
     )
 
 
@@ -158,7 +172,14 @@ def bank_bytes(texts: int, epochs: float, share: float, per_text: int, tokens: f
 def machine_table(model: Model, given: argparse.Namespace) -> list[str]:
     """Markdown: a row for each number of GPUs and way of choosing the batch."""
     speed = given.tokens_per_second or given.reached * given.ceiling * 1e12 / model.flops_of_token
-    cluster = Cluster(speed, given.within * 1e9, given.between * 1e9, given.per_machine)
+    cluster = Cluster(
+        speed,
+        given.within * 1e9,
+        given.between * 1e9,
+        given.per_machine,
+        given.host / 1e3 * model.layers / 12,
+    )
+    one = Load(given.batch, given.share, given.per_text, given.tokens)
     lines = [
         f"**{model.name}**: {model.weights / 1e6:.0f} million weights, {speed / 1e3:,.0f} thousand "
         f"tokens a second on one GPU, {exchanged(model.weights, 10**6) / 1e9:.2f} GB sent by each "
@@ -174,11 +195,11 @@ def machine_table(model: Model, given: argparse.Namespace) -> list[str]:
             if batch % gpus:
                 continue
             load = Load(batch, given.share, given.per_text, given.tokens)
-            got = expect(model, load, cluster, gpus)
+            got = expect(model, load, cluster, gpus, one)
             low, high = (f"{100 * value:.0f}" for value in got.efficiency)
             lines.append(
                 f"| {gpus} | {batch:,} | {1e3 * got.computing:.2f} | {1e3 * got.exchanging:.1f} | "
-                f"{got.slowest / 1e6:.1f} to {got.fastest / 1e6:.1f} | {low} to {high}% | "
+                f"{got.slowest / 1e6:.2f} to {got.fastest / 1e6:.2f} | {low} to {high}% | "
                 f"{model.weights * BYTES_OF_WEIGHT / gpus / 1e9:.3g} |"
             )
     return [*lines, ""]
@@ -215,8 +236,14 @@ def main() -> None:
     number("--share", type=float, default=0.25, help="noise.share")
     number("--per-text", type=int, default=8, help="K, noise.per_text")
     number("--tokens", type=float, default=40, help="tokens of a text, on the mean")
-    number("--ceiling", type=float, default=989, help="TFLOP/s of a GPU's matrix units, bf16")
-    number("--reached", type=float, default=0.4, help="share of the ceiling that a step reaches")
+    number("--ceiling", type=float, default=791, help="TFLOP/s of a GPU's matrix units, bf16")
+    number("--reached", type=float, default=0.21, help="share of it that a large step reaches")
+    number(
+        "--host",
+        type=float,
+        default=45,
+        help="ms that the host needs to ask for a step of 12 layers",
+    )
     number("--tokens-per-second", type=float, help="of one GPU, measured; in place of both")
     number("--within", type=float, default=450, help="GB/s of a GPU to another of its machine")
     number("--between", type=float, default=50, help="GB/s of a GPU's own link to another machine")

@@ -69,6 +69,20 @@ def test_more_gpus_are_never_faster_than_ideal_and_links_bound_them(scale: objec
     assert math.isclose(narrow.exchanging, 10 * wide.exchanging)
 
 
+def test_what_the_host_needs_for_a_step_is_the_least_that_it_takes(scale: object) -> None:
+    """Then a batch that is dealt out gains nothing, and one that grows with the GPUs all."""
+    model = scale.model_of("roberta-base", TOKENS)
+    cluster = scale.Cluster(1e6, 450e9, 450e9, 8, host=0.045)
+    one = scale.Load(32, 0.25, 8, TOKENS)
+    assert scale.expect(model, one, cluster, 1, one).computing == 0.045
+    dealt = scale.expect(model, one, cluster, 8, one)
+    assert dealt.computing == 0.045 and dealt.efficiency[1] == pytest.approx(1 / 8)
+    grown = scale.expect(model, one._replace(batch=256), cluster, 8, one)
+    assert grown.computing == 0.045 and grown.efficiency[1] == pytest.approx(1)
+    large = one._replace(batch=4096)
+    assert scale.expect(model, large, cluster, 1, one).computing == pytest.approx(0.49152)
+
+
 def test_the_page_quotes_what_the_script_says() -> None:
     done = subprocess.run(
         [sys.executable, str(SCRIPTS / "scale.py")], capture_output=True, text=True, check=True
