@@ -1,4 +1,4 @@
-"""On a GPU: steps that are recorded and replayed are the steps, and a training with them the same."""
+"""On a GPU: recorded steps, replayed, are the steps, and a training with them the same."""
 
 from __future__ import annotations
 
