@@ -28,10 +28,12 @@ class Energy(nn.Module):
     Attributes:
         needs_hidden: the last hidden states of the encoder must be given.
         reads_labels: whose labels the training hands in: any of "data" and "noise".
+        is_pure: nothing is asked of the host: a step with it can be recorded and replayed.
     """
 
     needs_hidden: ClassVar[bool] = False
     reads_labels: ClassVar[frozenset[str]] = frozenset()
+    is_pure: ClassVar[bool] = True
 
     def forward(
         self, logits_BC: Tensor, hidden_BTH: Tensor | None = None, label_B: Tensor | None = None
@@ -130,6 +132,8 @@ class SelfSampledEnergy(Energy):
 
     Random also in evaluation; the draw takes no gradient.
     """
+
+    is_pure = False  # torch checks on the host what it draws from
 
     def forward(
         self, logits_BC: Tensor, hidden_BTH: Tensor | None = None, label_B: Tensor | None = None

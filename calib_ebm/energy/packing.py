@@ -1,8 +1,8 @@
 """Where the tokens of packed texts stand, and attention that looks back at it.
 
-All tokens of B texts stand in one row, (1, N, H). Where there is a kernel for rows like it, on a
-GPU in half precision, attention takes it as it is; elsewhere attention alone is padded, in groups
-of texts of similar length. See `packed.py`, which hands the row through the encoder.
+All tokens of B texts stand in one row, (1, N, H). Where there are kernels for rows like it, on a
+GPU, attention takes it as it is; elsewhere attention alone is padded, in groups of texts of similar
+length. See `packed.py`, which hands the row through the encoder.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def row_attention(
     """
     # (N, heads, width)
     query, key, value = (each.squeeze(0).transpose(0, 1) for each in (query, key, value))
-    if takes_rows(query):
+    if takes_rows(query, key, value):
         ends, longest = packing.ends, packing.longest
         row = attend_in_row(query, key, value, ends, ends, longest, longest, dropout, scaling)
         return row.unsqueeze(0)
@@ -176,7 +176,7 @@ def first_token_attention(
         for each in (query_1BH, key_1NH, value_1NH)
     )
     dropout, scaling = module.dropout.p if module.training else 0.0, module.scaling
-    if takes_rows(query):
+    if takes_rows(query, key, value):
         ends, longest = packing.ends, packing.longest
         seen = attend_in_row(
             query, key, value, packing.each_one, ends, 1, longest, dropout, scaling

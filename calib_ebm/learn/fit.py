@@ -36,7 +36,8 @@ def precision(wanted: str) -> Any:
     """The precision to compute in: bf16 where the device has it, when `auto`."""
     if wanted != "auto":
         return wanted
-    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    # Not where it is emulated, on GPUs before Ampere.
+    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16-mixed" if has_bf16 else "32-true"
 
 

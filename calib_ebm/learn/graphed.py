@@ -12,7 +12,7 @@ Python, cannot be recorded: `why_not` knows which.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch import Tensor
 from calib_ebm.energy.attend import takes_rows
 from calib_ebm.energy.fillers import LONGEST, filled, shape_of
 from calib_ebm.energy.groups import Grouped
+from calib_ebm.energy.heads import Energy
 from calib_ebm.energy.packed import Packed
 from calib_ebm.energy.packing import PACKING, Packing
 from calib_ebm.errors import InputError
@@ -87,6 +88,7 @@ class GraphedSteps:
         self.most = min(LONGEST, positions - passes.first_position)
         self.recorded: dict[Hashable, Recorded] = {}
         self.pool: Any = None
+        self.stream: torch.cuda.Stream | None = None
 
     def __call__(self, batch: JointBatch, progress: float) -> tuple[StepScores, LossParts] | None:
         """A step: its scores and loss, without a graph; gradients stand in the parameters.
@@ -144,25 +146,31 @@ class GraphedSteps:
             self.gradients = [None if each is None else torch.empty_like(each) for each in found]
         kept = [each for each in self.gradients if each is not None]
         torch._foreach_copy_(kept, [each for each in found if each is not None])
-        return scores, parts
+        return _each(scores, Tensor.detach), _each(parts, Tensor.detach)
 
     def _record(self, given: Given, packing: Packing, batch: JointBatch) -> Recorded:
         given = _copied(given)
         packing.ends, packing.first_B, packing.is_recorded = given.ends, given.first_B, True
         # Weights that autocast has cast for an earlier pass would be recorded as they were then.
         torch.clear_autocast_cache()
-        own = torch.cuda.Stream()
-        own.wait_stream(torch.cuda.current_stream())
+        before, own = torch.cuda.current_stream(), self.stream or torch.cuda.Stream()
+        self.stream = own
+        own.wait_stream(before)
         with torch.cuda.stream(own):
             for _ in range(WARM_UP):
                 self._step(given, packing, batch)
                 torch.clear_autocast_cache()
-        torch.cuda.current_stream().wait_stream(own)
+        before.wait_stream(own)
         packing.each_one  # noqa: B018  # made now, not while recording
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
-            scores, parts = self._step(given, packing, batch)
-        torch.clear_autocast_cache()
+        try:
+            with torch.cuda.graph(graph, pool=self.pool):
+                scores, parts = self._step(given, packing, batch)
+        finally:
+            # Where recording fails, torch leaves its stream the current one, and casts that never
+            # were made in autocast's cache.
+            torch.cuda.set_stream(before)
+            torch.clear_autocast_cache()
         self.pool = graph.pool()
         self.reseed()
         return Recorded(graph, given, packing, scores, parts)
@@ -172,16 +180,24 @@ def _noise_shape(batch: JointBatch) -> tuple[int, ...] | None:
     return None if batch.noise_label_SK is None else tuple(batch.noise_label_SK.shape)
 
 
-def _copied(values: Any, known: dict[int, Tensor] | None = None) -> Any:
-    """Named tuples and mappings of tensors, without a graph; what is one tensor stays one."""
+def _each(
+    values: Any, change: Callable[[Tensor], Tensor], known: dict[int, Tensor] | None = None
+) -> Any:
+    """Named tuples and mappings of tensors, changed one by one; what is one tensor stays one."""
     known = {} if known is None else known
     if isinstance(values, Tensor):
-        return known.setdefault(id(values), values.detach().clone())
+        if id(values) not in known:
+            known[id(values)] = change(values)
+        return known[id(values)]
     if isinstance(values, dict):
-        return {name: _copied(value, known) for name, value in values.items()}
+        return {name: _each(value, change, known) for name, value in values.items()}
     if isinstance(values, tuple):
-        return type(values)(*(_copied(value, known) for value in values))
+        return type(values)(*(_each(value, change, known) for value in values))
     return values
+
+
+def _copied(values: Any) -> Any:
+    return _each(values, Tensor.clone)
 
 
 class Circumstances(NamedTuple):
@@ -190,7 +206,8 @@ class Circumstances(NamedTuple):
     device: torch.device
     precision: str
     """As Lightning calls it."""
-    processes: int
+    is_alone: bool
+    """One process that holds the weights as they are: no `ddp`, no `fsdp`."""
     accumulated: int = 1
     """Batches whose gradients are added up for a step."""
     chunks: bool = False
@@ -199,15 +216,35 @@ class Circumstances(NamedTuple):
     """There is a masked-LM loss besides."""
 
 
-def check_graphs(asked: Any) -> bool | str:
-    """`trainer.graphs`, if it is a word or value that there is.
+def check_graphs(trainer: Mapping[str, Any], loss: JointLoss, language: bool) -> None:
+    """Refuse what can be known to be impossible before anything is computed.
+
+    Args:
+        trainer: the `trainer` group.
+        loss: of labels and energy.
+        language: whether there is a masked-LM loss besides.
 
     Raises:
-        InputError: for another.
+        InputError: for another word than there is, and where steps shall be recorded and cannot be.
     """
-    if isinstance(asked, bool) or asked == "auto":
-        return asked
-    raise InputError(f"trainer.graphs is {asked!r}.", ALLOWED, "Set trainer.graphs=false.")
+    asked = trainer["graphs"]
+    if not isinstance(asked, bool) and asked != "auto":
+        raise InputError(f"trainer.graphs is {asked!r}.", ALLOWED, "Set trainer.graphs=false.")
+    is_alone = str(trainer["strategy"]) == "auto" and str(trainer["devices"]) in ("1", "auto")
+    on_gpu = torch.device("cpu" if trainer["accelerator"] == "cpu" else "cuda")
+    precision = "bf16-mixed" if trainer["precision"] == "auto" else str(trainer["precision"])
+    chunks = trainer["noise_chunk"] is not None
+    known = Circumstances(on_gpu, precision, is_alone, chunks=chunks, language=language)
+    if asked is True and (why := _why_not_here(known) or _why_not_of(loss, None, known)):
+        raise _refusal(why)
+
+
+def _refusal(why: str) -> InputError:
+    return InputError(
+        f"trainer.graphs is true, but {why}.",
+        ALLOWED,
+        "Set trainer.graphs=auto, which records steps where they can be recorded.",
+    )
 
 
 def build_steps(
@@ -231,31 +268,38 @@ def build_steps(
     """
     why = why_not(passes, loss, circumstances) if asked else "they are not wanted"
     if asked is True and why:
-        raise InputError(
-            f"trainer.graphs is true, but {why}.",
-            ALLOWED,
-            "Set trainer.graphs=auto, which records steps where they can be recorded.",
-        )
+        raise _refusal(why)
     return None if why or not isinstance(passes, Packed) else GraphedSteps(passes, loss, reseed)
 
 
 def why_not(passes: Packed | Grouped, loss: JointLoss, circumstances: Circumstances) -> str | None:
     """Why steps cannot be recorded; None if they can."""
-    device, precision, processes, accumulated, chunks, language = circumstances
-    if device.type != "cuda":
-        return f"graphs are for GPUs, and the training is on {device.type}"
-    if processes > 1:
-        return f"there are {processes} processes"
-    if precision != "bf16-mixed":
-        return f"the precision is {precision}"
-    if chunks or accumulated > 1:
-        return "gradients are added up from several parts"
-    if language or not loss.label.is_pure:
-        return "this loss keeps something from step to step"
+    why = _why_not_here(circumstances) or _why_not_of(loss, passes.network.energy, circumstances)
+    if why:
+        return why
     if not isinstance(passes, Packed):
         return "texts of this encoder cannot stand in one row"
     config: Any = passes.network.encoder.config
-    width = config.hidden_size // config.num_attention_heads
-    if not takes_rows(torch.empty(0, 1, width, dtype=torch.bfloat16, device=device)):
+    width, device = config.hidden_size // config.num_attention_heads, circumstances.device
+    if not takes_rows(*[torch.empty(0, 1, width, dtype=torch.bfloat16, device=device)] * 3):
         return "there is no attention for rows on this GPU, or for heads of this width"
     return None
+
+
+def _why_not_here(circumstances: Circumstances) -> str | None:
+    if circumstances.device.type != "cuda":
+        return f"graphs are for GPUs, and the training is on {circumstances.device.type}"
+    if not circumstances.is_alone:
+        return "the weights are those of several processes, or of a strategy for several"
+    if circumstances.precision != "bf16-mixed":
+        return f"the precision is {circumstances.precision}"
+    if circumstances.chunks or circumstances.accumulated > 1:
+        return "gradients are added up from several parts"
+    return None
+
+
+def _why_not_of(loss: JointLoss, energy: Energy | None, circumstances: Circumstances) -> str | None:
+    is_pure = loss.label.is_pure and (energy is None or energy.is_pure)
+    if is_pure and not circumstances.language:
+        return None
+    return "this loss, or this energy, asks the host for something, or keeps something"

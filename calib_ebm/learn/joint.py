@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor
 
 from calib_ebm.calibration.metrics import metric_collection
@@ -14,8 +15,9 @@ from calib_ebm.energy.dropout import exchange_dropout
 from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.energy.packed import build_passes
 from calib_ebm.energy.pooled import PooledHead
-from calib_ebm.errors import TrainingFailed
+from calib_ebm.errors import Interrupted, TrainingFailed
 from calib_ebm.learn.chunks import backward_of_noise, without_noise
+from calib_ebm.learn.finite import LossWatch
 from calib_ebm.learn.graphed import Circumstances, GraphedSteps, build_steps
 from calib_ebm.learn.joint_scores import StepScores, data_tokens, score_joint
 from calib_ebm.learn.language import LanguageTask
@@ -88,7 +90,7 @@ class JointModule(pl.LightningModule):
         self.steps: GraphedSteps | None = None
         self.complaints: list[str] = []
         self._is_replayed = False
-        self._unchecked: tuple[int, LossParts] | None = None
+        self.watch = LossWatch()
 
     def configure_model(self) -> None:
         """Cut the weights into shards, where the strategy has a mesh of processes for it."""
@@ -128,7 +130,7 @@ class JointModule(pl.LightningModule):
             Circumstances(
                 self.device,
                 str(self.trainer.precision),
-                self.trainer.world_size,
+                isinstance(self.trainer.strategy, SingleDeviceStrategy),
                 self.trainer.accumulate_grad_batches,
                 chunks=self.noise_chunk is not None,
                 language=self.language is not None,
@@ -144,8 +146,11 @@ class JointModule(pl.LightningModule):
 
     def training_step(self, batch: JointBatch, batch_idx: int) -> Tensor:
         """One joint step; returns the loss."""
+        self.watch.check()
         scores, parts = self._replayed(batch) or self._computed(batch)
-        self._refuse_non_finite(parts)
+        self.watch.note(self.global_step, parts)
+        if not self._checks_late():
+            self.watch.check()
         self._log_step(scores, parts, batch.label_B)
         if self.loss.gate is not None and parts.nce is not None:
             # Last: all parts of a step, on whichever process, have had one weight.
@@ -159,13 +164,16 @@ class JointModule(pl.LightningModule):
             return None
         try:
             done = self.steps(batch, self._progress())
+        except (Interrupted, TrainingFailed):
+            raise
         except RuntimeError as error:
             if self.graphs is True:
                 raise
             self.steps = None
+            why = (str(error).splitlines() or [type(error).__name__])[0]
             self.complaints.append(
-                f"Steps are not replayed, which would be faster: {str(error).splitlines()[0]} "
-                "(trainer.graphs=false does not try.)"
+                f"Steps are not replayed, which would be faster: {why} (trainer.graphs=false does "
+                "not try.)"
             )
             self._reseed()
             return None
@@ -219,50 +227,35 @@ class JointModule(pl.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             self.trainer.strategy.backward(part / self.trainer.accumulate_grad_batches, None)
 
-    def _refuse_non_finite(self, parts: LossParts) -> None:
-        """Check a step's loss: on a GPU that of the step before, which it need not wait for."""
-        self.check_last_step()
-        self._unchecked = (self.global_step, parts)
-        if not self._is_far():
-            self.check_last_step()
+    def _checks_late(self) -> bool:
+        """Whether to look at a loss is to wait for it. Of several processes all look at once."""
+        return self.device.type != "cpu" and self.trainer.world_size == 1
 
-    def _is_far(self) -> bool:
-        """Whether to ask for a number is to wait for it."""
-        return self.device.type != "cpu"
+    def on_validation_start(self) -> None:
+        """Nothing is measured of weights that a loss that is not finite has moved."""
+        self.watch.check()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """No weights are written that a loss that is not finite has moved."""
-        self.check_last_step()
+        """Nor written."""
+        self.watch.check()
 
     def on_train_end(self) -> None:
         """Nor handed on."""
-        self.check_last_step()
+        self.watch.check()
 
-    def check_last_step(self) -> None:
-        """Raises TrainingFailed if the loss of a step that was not checked yet is not finite."""
-        if self._unchecked is None:
-            return
-        (step, parts), self._unchecked = self._unchecked, None
-        if torch.isfinite(parts.total):
-            return
-        nce = "none" if parts.nce is None else f"{parts.nce.item():.4g}"
-        raise TrainingFailed(
-            f"The loss is {parts.total.item()} at step {step} "
-            f"(loss/label {parts.label.item():.4g}, "
-            f"loss/ce {parts.ce.item():.4g}, loss/nce {nce}). "
-            "Training has stopped; the last good checkpoint is kept.\n"
-            "  to do: lower the learning rate (optim.lr), or train in full precision "
-            "(trainer.precision=32-true)."
-        )
+    def _number(self, value: float) -> Tensor:
+        """Where the others are: Lightning's own way would wait for the GPU."""
+        return torch.full((), value, dtype=torch.float32, device=self.device)
 
     def _log_step(self, scores: StepScores, parts: LossParts, label_B: Tensor) -> None:
+        (rate,) = {float(rate) for rate in self.lr_schedulers().get_last_lr()}  # type: ignore[union-attr]  # one scheduler
         values = {
             # Lightning's count is one too high after a checkpoint written at a step's start.
-            "step": float(self.global_step),
+            "step": self._number(self.global_step),
             "loss/total": parts.total.detach(),
             "loss/ce": parts.ce.detach(),
             "cls/acc": (scores.logits_BC.argmax(dim=-1) == label_B).float().mean(),
-            "optim/lr": self.lr_schedulers().get_last_lr()[0],  # type: ignore[union-attr]  # one scheduler
+            "optim/lr": self._number(rate),
         }
         if parts.label is not parts.ce:
             values["loss/label"] = parts.label.detach()

@@ -133,10 +133,10 @@ def _stages(
         plan = plan_training(config, material)
         loss = build_loss(config["loss"], material.task.label_count_C)
         # Refused here, not when the noise is drawn.
-        language_options(config["loss"])
+        language = language_options(config["loss"])
         lora_options(config)
         check_chunk(config["trainer"])
-        check_graphs(config["trainer"]["graphs"])
+        check_graphs(config["trainer"], loss, language is not None)
     task = material.task
     check_calibration(config["calibrator"], task)
     require_same_data(recorder.facts.get("data_digests"), task.digests, folder)
@@ -227,7 +227,7 @@ def _joint_module(
         language=language,
         noise_chunk=check_chunk(config["trainer"]),
         one_pass=is_sharded(config["trainer"]),
-        graphs=check_graphs(config["trainer"]["graphs"]),
+        graphs=config["trainer"]["graphs"],
     )
 
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -118,11 +119,31 @@ def compiled(setting: Setting, batch: JointBatch) -> Callable[[], None]:
     network = copy.deepcopy(setting.theirs.network)
     passes = build_passes(network, 8)
     assert isinstance(passes, Packed)
-    packed.row_attention = torch.compiler.disable(row_attention)
     encoder: Any = network.encoder
     for layer in encoder.encoder.layer[:-1]:
         layer.compile(dynamic=True)
     return replayed(Trained(network, bf16=True), passes, batch)
+
+
+@contextmanager
+def attention_as_it_is() -> Iterator[None]:
+    """Attention is left out of what is compiled: torch knows too little of its kernels."""
+    packed.row_attention = torch.compiler.disable(row_attention)
+    try:
+        yield
+    finally:
+        packed.row_attention = row_attention
+
+
+def works(step: Callable[[], None], name: str) -> bool:
+    """Whether a step can be taken at all; says why not."""
+    try:
+        step()
+        torch.cuda.synchronize()
+    except Exception as error:  # whatever torch.compile meets
+        say(f"gpu: {name} does not work here: {(str(error).splitlines() or ['?'])[0][:200]}")
+        return False
+    return True
 
 
 def functions(setting: Setting) -> dict[str, Callable[[], None]]:
@@ -139,9 +160,7 @@ def functions(setting: Setting) -> dict[str, Callable[[], None]]:
         reference_backward(setting.theirs, setting.batch)
         setting.theirs.move()
 
-    large = setting.ours.network.encoder.config.hidden_size >= WIDE  # type: ignore[union-attr,operator]
     return {
-        **({"compiled": compiled(setting, setting.batch)} if large else {}),
         "ours": replayed(setting.ours, setting.passes, setting.batch),
         "eager": as_it_comes,
         "reference": reference,
@@ -162,12 +181,16 @@ def several(step: Callable[[], None], count: int) -> Callable[[], None]:
 def speeds(case: Case, setting: Setting, options: Options, most: float) -> list[Row]:
     """Against the same as it comes, the reference's recipe, and the ceiling."""
     steps = functions(setting)
+    config: Any = setting.ours.network.encoder.config
+    if config.hidden_size >= WIDE:
+        step = compiled(setting, setting.batch)
+        if works(step, f"{case.name} compiled"):
+            steps["compiled"] = step
     rounds = options.rounds or case.rounds
     reference = in_turn({"reference": several(steps.pop("reference"), 1)}, max(1, rounds // 2))
     seconds = in_turn({name: several(step, STEPS) for name, step in steps.items()}, rounds)
     took = {name: [each / STEPS for each in found] for name, found in seconds.items()}
     length_B = setting.batch.tokens.attention_mask_BT.sum(dim=1).cpu()
-    config: Any = setting.ours.network.encoder.config
     needed = operations(
         length_B, Sizes(config.hidden_size, config.intermediate_size, config.num_hidden_layers)
     )
@@ -242,7 +265,8 @@ def measure(options: Options) -> list[Row]:
         say(f"gpu: {case.name}")
         setting = build(case, options, "cuda")
         found = [memory(case, setting, options)] if case.per_text > 1 else []
-        found += speeds(case, setting, options, most)
+        with attention_as_it_is():
+            found += speeds(case, setting, options, most)
         del setting
         torch.cuda.empty_cache()
         for row in found:

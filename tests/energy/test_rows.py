@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from calib_ebm.energy import packing as room
-from calib_ebm.energy.attend import attend_in_row, takes_rows
+from calib_ebm.energy.attend import SHORT, attend_in_row, takes_rows
 from calib_ebm.energy.groups import trimmed
 from calib_ebm.energy.packed import Packed, build_passes
 from calib_ebm.learn.joint_scores import data_tokens
@@ -66,7 +67,7 @@ def test_scores_by_rows_are_those_of_an_ordinary_pass(
         calls.append(given[5])
         return by_text(*given)
 
-    monkeypatch.setattr(room, "takes_rows", lambda query: True)
+    monkeypatch.setattr(room, "takes_rows", lambda *_: True)
     monkeypatch.setattr(room, "attend_in_row", counted)
     ours = Packed(net, 3)(batch)
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-10)
@@ -87,31 +88,55 @@ def loss_of(scores: Any) -> Tensor:
     return total
 
 
-def test_rows_are_for_gpus() -> None:
-    assert not takes_rows(torch.zeros(4, 2, 8))
-    assert not takes_rows(torch.zeros(4, 2, 8, dtype=torch.bfloat16))
+def heads(dtype: torch.dtype = torch.bfloat16, width: int = 64, is_cuda: bool = True) -> Any:
+    """What is asked of a query, a key or a value."""
+    return SimpleNamespace(is_cuda=is_cuda, dtype=dtype, shape=(5, 3, width), device=None)
 
 
-def rows_on_a_gpu(width: int) -> tuple[list[Tensor], Tensor]:
+def test_rows_are_for_gpus_from_ampere_on_and_for_one_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before Ampere there are no such kernels; what differs in precision they read as it lies."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        assert takes_rows(heads(dtype), heads(dtype), heads(dtype))
+    for other in (
+        heads(is_cuda=False),
+        heads(torch.float64),
+        heads(width=20),
+        heads(width=264),
+    ):
+        assert not takes_rows(other, other, other)
+    assert not takes_rows(heads(torch.float32), heads(torch.float32), heads())
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert not takes_rows(heads(), heads(), heads())
+
+
+LONG = [*LENGTHS, 3 * SHORT // 2]
+"""For which there is another kernel."""
+
+
+def rows_on_a_gpu(width: int, lengths: list[int]) -> tuple[list[Tensor], Tensor]:
     torch.manual_seed(0)
-    heads = [
-        torch.randn(sum(LENGTHS), 3, width, device="cuda", dtype=torch.bfloat16).requires_grad_()
+    rows = [
+        torch.randn(sum(lengths), 3, width, device="cuda", dtype=torch.bfloat16).requires_grad_()
         for _ in range(3)
     ]
-    ends = torch.tensor([0, *LENGTHS], device="cuda").cumsum(0).int()
-    return heads, ends
+    ends = torch.tensor([0, *lengths], device="cuda").cumsum(0).int()
+    return rows, ends
 
 
 @on_a_gpu
 @pytest.mark.parametrize("width", [32, 64])
 @pytest.mark.parametrize("first", [True, False])
-def test_the_kernel_is_attention_text_by_text(width: int, first: bool) -> None:
+@pytest.mark.parametrize("lengths", [LENGTHS, LONG])
+def test_the_kernel_is_attention_text_by_text(width: int, first: bool, lengths: list[int]) -> None:
     """As near to float64 as bfloat16 comes, where neighbours' tokens would be far from it."""
-    (q, k, v), ends = rows_on_a_gpu(width)
-    assert takes_rows(q)
-    asked = torch.arange(len(LENGTHS) + 1, device="cuda").int() if first else ends
+    (q, k, v), ends = rows_on_a_gpu(width, lengths)
+    assert takes_rows(q, k, v)
+    asked = torch.arange(len(lengths) + 1, device="cuda").int() if first else ends
     query = q[ends[:-1].long()] if first else q
-    given = (asked, ends, 1 if first else max(LENGTHS), max(LENGTHS), 0.0, None)
+    given = (asked, ends, 1 if first else max(lengths), max(lengths), 0.0, None)
     found, exact = (
         attend_in_row(query, k, v, *given),
         by_text(*(each.detach().double().requires_grad_() for each in (query, k, v)), *given),
@@ -132,9 +157,10 @@ def error(found: Tensor, wanted: Tensor) -> float:
 
 
 @on_a_gpu
-def test_dropout_in_the_kernel_keeps_the_mean_and_follows_the_seed() -> None:
-    (q, k, v), ends = rows_on_a_gpu(32)
-    given = (ends, ends, max(LENGTHS), max(LENGTHS))
+@pytest.mark.parametrize("lengths", [LENGTHS, LONG])
+def test_dropout_in_the_kernel_keeps_the_mean_and_follows_the_seed(lengths: list[int]) -> None:
+    (q, k, v), ends = rows_on_a_gpu(32, lengths)
+    given = (ends, ends, max(lengths), max(lengths))
     exact = attend_in_row(q, k, v, *given, 0.0, None).detach().double()
 
     def draw(seed: int) -> Tensor:
@@ -151,7 +177,7 @@ def test_dropout_in_the_kernel_keeps_the_mean_and_follows_the_seed() -> None:
 @on_a_gpu
 @pytest.mark.parametrize("kind", [*PACKED])
 def test_a_network_on_a_gpu_scores_as_on_the_cpu(kind: str) -> None:
-    """In full precision by padding, in bfloat16 by rows."""
+    """In float32 and in bfloat16, both by rows."""
     net, batch = network(kind).float(), tokens(LENGTHS, types=kind == "bert")
     expected = net(batch)
     moved = copy.deepcopy(net).cuda()

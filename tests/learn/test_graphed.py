@@ -91,15 +91,16 @@ def gate() -> LabelGate:
 # -------------------------------------------------------------------- where it cannot be
 
 
+GPU = torch.device("cuda")
 CASES: list[tuple[str, Circumstances, Any]] = [
-    ("on cpu", Circumstances(CPU, "bf16-mixed", 1), None),
-    ("2 processes", Circumstances(torch.device("cuda"), "bf16-mixed", 2), None),
-    ("precision is 32-true", Circumstances(torch.device("cuda"), "32-true", 1), None),
-    ("several parts", Circumstances(torch.device("cuda"), "bf16-mixed", 1, 2), None),
-    ("several parts", Circumstances(torch.device("cuda"), "bf16-mixed", 1, chunks=True), None),
-    ("step to step", Circumstances(torch.device("cuda"), "bf16-mixed", 1, language=True), None),
-    ("step to step", Circumstances(torch.device("cuda"), "bf16-mixed", 1), Mixup()),
-    ("step to step", Circumstances(torch.device("cuda"), "bf16-mixed", 1), PosCal(3)),
+    ("on cpu", Circumstances(CPU, "bf16-mixed", True), None),
+    ("several processes", Circumstances(GPU, "bf16-mixed", False), None),
+    ("precision is 32-true", Circumstances(GPU, "32-true", True), None),
+    ("several parts", Circumstances(GPU, "bf16-mixed", True, 2), None),
+    ("several parts", Circumstances(GPU, "bf16-mixed", True, chunks=True), None),
+    ("keeps something", Circumstances(GPU, "bf16-mixed", True, language=True), None),
+    ("keeps something", Circumstances(GPU, "bf16-mixed", True), Mixup()),
+    ("keeps something", Circumstances(GPU, "bf16-mixed", True), PosCal(3)),
 ]
 
 
@@ -114,17 +115,50 @@ def test_what_cannot_be_recorded_is_not_and_refused_when_asked_for(
         build_steps(True, passes, loss, lambda: None, circumstances)
 
 
-def test_texts_in_groups_cannot_be_recorded() -> None:
-    here = Circumstances(torch.device("cuda"), "bf16-mixed", 1)
+def test_texts_in_groups_and_energies_that_ask_the_host_cannot_be_recorded() -> None:
+    here = Circumstances(GPU, "bf16-mixed", True)
     with pytest.raises(InputError, match="one row"):
         build_steps(True, Grouped(network(), 3), JointLoss(), lambda: None, here)
+    with pytest.raises(InputError, match="asks the host"):
+        build_steps(True, build_passes(network("self_sampled"), 3), JointLoss(), print, here)
 
 
-@pytest.mark.parametrize("asked", ["always", 1, None])
-def test_another_word_is_refused(asked: Any) -> None:
-    with pytest.raises(InputError, match=r"trainer\.graphs is"):
-        check_graphs(asked)
-    assert [check_graphs(each) for each in (True, False, "auto")] == [True, False, "auto"]
+TRAINER = {
+    "graphs": True,
+    "accelerator": "auto",
+    "devices": 1,
+    "strategy": "auto",
+    "precision": "auto",
+    "noise_chunk": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("setting", "label", "why"),
+    [
+        ({"graphs": "always"}, None, "graphs is 'always'"),
+        ({"graphs": 1}, None, "graphs is 1"),
+        ({"graphs": None}, None, "graphs is None"),
+        ({"accelerator": "cpu"}, None, "is on cpu"),
+        ({"strategy": "ddp"}, None, "several processes"),
+        ({"devices": 2}, None, "several processes"),
+        ({"precision": "32-true"}, None, "precision is 32-true"),
+        ({"noise_chunk": 4}, None, "several parts"),
+        ({}, PosCal(3), "keeps something"),
+    ],
+)
+def test_what_is_known_to_be_impossible_is_refused_at_once(
+    setting: dict[str, Any], label: LabelLoss | None, why: str
+) -> None:
+    loss = JointLoss(label=label)
+    with pytest.raises(InputError, match=why):
+        check_graphs({**TRAINER, **setting}, loss, False)
+    if "graphs" not in setting:
+        for asked in ("auto", False):
+            check_graphs({**TRAINER, **setting, "graphs": asked}, loss, False)
+    check_graphs(TRAINER, JointLoss(), False)
+    with pytest.raises(InputError, match="keeps something"):
+        check_graphs(TRAINER, JointLoss(), True)
 
 
 def test_a_weight_may_rise_by_a_number_on_the_device() -> None:
@@ -212,10 +246,11 @@ def test_whatever_a_recording_reads_is_kept(monkeypatch: pytest.MonkeyPatch) -> 
     GPU an illegal access, in the first step of a training.
     """
     reads = _Reads()
-    monkeypatch.setattr(packing_room, "takes_rows", lambda query: True)
+    monkeypatch.setattr(packing_room, "takes_rows", lambda *_: True)
     monkeypatch.setattr(packing_room, "attend_in_row", at_most(by_text))
     for name in ("Stream", "CUDAGraph", "current_stream"):
         monkeypatch.setattr(torch.cuda, name, _NoGraph)
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: None)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "graph", lambda graph, pool: reads)
     steps = GraphedSteps(
@@ -237,7 +272,7 @@ def test_what_is_recorded_reads_nothing_but_what_is_copied_into_it(
     energy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Replayed for other batches of its shape, it gives their scores, losses and gradients."""
-    monkeypatch.setattr(packing_room, "takes_rows", lambda query: True)
+    monkeypatch.setattr(packing_room, "takes_rows", lambda *_: True)
     monkeypatch.setattr(packing_room, "attend_in_row", at_most(by_text))
     net = network(energy).double()
     loss = JointLoss(2.0, ramp=0.5, gate=gate())
@@ -279,7 +314,7 @@ def at_most(attention: Any) -> Any:
 def test_more_shapes_than_are_kept_are_computed_as_they_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(packing_room, "takes_rows", lambda query: True)
+    monkeypatch.setattr(packing_room, "takes_rows", lambda *_: True)
     monkeypatch.setattr(packing_room, "attend_in_row", at_most(by_text))
     monkeypatch.setattr(room, "MOST", 1)
     steps = _ByHand(Packed(network().double(), 3), JointLoss(), lambda: None)
@@ -314,7 +349,7 @@ def test_a_pass_that_is_recorded_has_no_mask(monkeypatch: pytest.MonkeyPatch) ->
 class _Far(JointModule):
     """As on a GPU, where losses are looked at."""
 
-    def _is_far(self) -> bool:
+    def _checks_late(self) -> bool:
         return True
 
 
@@ -326,8 +361,14 @@ def fitted(module: JointModule, batches: list[JointBatch]) -> pl.Trainer:
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
+        num_sanity_val_steps=0,
+        val_check_interval=2,
     )
-    trainer.fit(module, DataLoader(batches, batch_size=None, collate_fn=as_it_is))
+    measured = [batch(9, noise=False)]
+    trainer.fit(
+        module,
+        *(DataLoader(each, batch_size=None, collate_fn=as_it_is) for each in (batches, measured)),
+    )
     return trainer
 
 
@@ -336,9 +377,9 @@ def far_module() -> _Far:
     return _Far(network(), JointLoss(), optim, classes=3, metrics=("acc",), seed=1, length_groups=3)
 
 
-@pytest.mark.parametrize("bad", [0, 2])
+@pytest.mark.parametrize("bad", [0, 1, 2])
 def test_a_loss_that_is_not_finite_is_found_a_step_later_and_in_the_last_step(bad: int) -> None:
-    """The step that is named is the one whose loss it was."""
+    """The step that is named is the one whose loss it was; nothing is measured after it."""
     module = far_module()
 
     def spoil(classifier: Any, _: Any) -> None:
@@ -349,14 +390,14 @@ def test_a_loss_that_is_not_finite_is_found_a_step_later_and_in_the_last_step(ba
     module.network.classifier.register_forward_pre_hook(spoil)
     with pytest.raises(TrainingFailed, match=f"at step {bad} "):
         fitted(module, [batch(seed) for seed in range(3)])
-    # Found when the next step begins, or when there is none.
-    assert module.trainer.global_step == min(bad + 1, 3)
+    # Found when the next step begins, when it would be measured, or when there is no other.
+    assert module.trainer.global_step == bad + 1
 
 
 def test_no_checkpoint_holds_what_a_loss_that_is_not_finite_has_moved() -> None:
     module = far_module()
     nan = torch.tensor(torch.nan)
-    module._unchecked = (7, LossParts(nan, nan, nan, None, {}))
+    module.watch.note(7, LossParts(nan, nan, nan, None, {}))
     with pytest.raises(TrainingFailed, match="at step 7 "):
         module.on_save_checkpoint({})
     module.on_save_checkpoint({})  # said once
