@@ -4,8 +4,9 @@ A plain shuffle puts long and short texts into one batch. Padded to the longest,
 computed is padding; cut into groups (`groups.py`), every group pays for a pass of its own: the
 weights are cast again, and the table of embeddings gets another dense gradient. Here the real
 tokens of all texts stand in one row, (1, N): layers that look at one token at a time compute
-nothing else, and only attention looks back at which text a token is of. It is the one part that is
-padded, in groups of similar length, and by far the cheapest at the lengths of sentences.
+nothing else, and only attention looks back at which text a token is of. On a GPU it has kernels for
+such rows; elsewhere it is the one part that is padded, in groups of similar length, and by far the
+cheapest at the lengths of sentences.
 
 The encoder's own code runs: transformers lets an attention function be registered, and hands it
 what the caller passed along. Whether an architecture bears it (learned or rotary positions, the
