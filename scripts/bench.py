@@ -5,9 +5,10 @@
     python scripts/bench.py --short                   # small sizes: whether it works at all
     python scripts/bench.py --glue GLUE --json bench.json
 
-A part is a file of scripts/bench/ with `measure(options) -> list[Row]` (rows.py). What is compared
-runs in turn; a ratio is the median over rounds, with its quartiles. A part that fails is named, the
-others are measured all the same, and the exit code is 1.
+A part is a file of scripts/bench/ with `measure(options) -> Iterable[Row]` (rows.py). What is
+compared runs in turn; a ratio is the median over rounds, with its quartiles. A row is said, and
+written, when it is there; the part's table comes at its end. A part that fails is named, what it
+had measured is kept, the others are measured all the same, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ import sys
 import textwrap
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from bench.rows import Options, Row
+from bench.rows import Options, Row, say
 
 PARTS = {
     "step": "the joint step, against the reference's recipe and against the bare tokens",
@@ -57,13 +58,22 @@ def main() -> int:
     for name in args.part or PARTS:
         print(f"\n{name}: {PARTS[name]}", flush=True)
         start = time.perf_counter()
-        measured = _measured(name, options, failed)
+        measured: list[Row] = []
+
+        def keep() -> None:
+            every = [asdict(row) for row in [*rows, *measured]]  # noqa: B023  # called at once
+            if args.json:
+                _write(args.json, {**facts, "rows": every, "failed": failed})
+
+        for row in _measured(name, options, failed):
+            measured.append(row)
+            say(_line(row))
+            keep()
+        keep()
         rows += measured
         if measured:
             print(table(measured))
             print(f"measured in {time.perf_counter() - start:.0f} s", flush=True)
-        if args.json:
-            _write(args.json, {**facts, "rows": [asdict(row) for row in rows], "failed": failed})
     for name, why in failed.items():
         print(f"\n{name} failed:\n{why}", file=sys.stderr)
     return 1 if failed else 0
@@ -92,8 +102,8 @@ def _arguments() -> argparse.Namespace:
     return args
 
 
-def _measured(name: str, options: Options, failed: dict[str, str]) -> list[Row]:
-    """The rows of a part; none, with the reason in `failed` or printed, where it has none."""
+def _measured(name: str, options: Options, failed: dict[str, str]) -> Iterator[Row]:
+    """The rows of a part as they come; the reason in `failed`, or printed, where it has none."""
     module = f"bench.{name}"
     try:
         part = importlib.import_module(module)
@@ -102,24 +112,29 @@ def _measured(name: str, options: Options, failed: dict[str, str]) -> list[Row]:
             failed[name] = traceback.format_exc(limit=-3)
         else:
             print(f"there is no scripts/bench/{name}.py here; nothing was measured")
-        return []
+        return
     try:
-        rows: list[Row] = part.measure(options)
+        yield from part.measure(options)
     except Exception:
         failed[name] = traceback.format_exc(limit=-3)
         print("failed; the reason is below")
-        return []
-    return rows
+
+
+def _line(row: Row) -> str:
+    """A row in one line, for a person who waits."""
+    what = f" ({row.note.split(';')[0]})" if row.note else ""
+    return f"  {row.case}: {row.ratio:.3g} [{row.low:.3g}, {row.high:.3g}]{what}"[:WIDTH]
 
 
 def table(rows: Sequence[Row]) -> str:
     """The rows of a part as a person reads them, in 80 columns.
 
-    Rows with the same note stand together under it.
+    Rows with the same note stand together under it, in the order in which it came up.
     """
     lines: list[str] = []
     note: str | None = None
-    for row in rows:
+    notes = list(dict.fromkeys(row.note for row in rows))
+    for row in sorted(rows, key=lambda row: notes.index(row.note)):
         if row.note != note:
             note = row.note
             lines += textwrap.wrap(f"- {note}" if note else "-", WIDTH, subsequent_indent="  ")

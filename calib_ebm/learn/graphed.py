@@ -166,6 +166,9 @@ class GraphedSteps:
         try:
             with torch.cuda.graph(graph, pool=self.pool):
                 scores, parts = self._step(given, packing, batch)
+        except BaseException:
+            _draw_anew()
+            raise
         finally:
             # Where recording fails, torch leaves its stream the current one, and casts that never
             # were made in autocast's cache.
@@ -174,6 +177,13 @@ class GraphedSteps:
         self.pool = graph.pool()
         self.reseed()
         return Recorded(graph, given, packing, scores, parts)
+
+
+def _draw_anew() -> None:
+    """Give the GPU's generator another state: the one of a failed recording still is recorded."""
+    here = torch.cuda.current_device()
+    fresh = torch.Generator(torch.device("cuda", here)).graphsafe_get_state()
+    torch.cuda.default_generators[here].graphsafe_set_state(fresh)
 
 
 def _noise_shape(batch: JointBatch) -> tuple[int, ...] | None:

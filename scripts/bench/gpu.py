@@ -30,6 +30,7 @@ from bench.step import (
     Trained,
     build,
     build_batch,
+    memory_row,
     our_backward,
     reference_backward,
 )
@@ -53,10 +54,6 @@ CEILING = (
 COMPILED = "ours: operations a second with torch.compile besides; ratio: share"
 EAGER = "ours: replayed, theirs: the same as it comes"
 REFERENCE = "ours: replayed, theirs: the reference's recipe, as it comes"
-MEMORY = (
-    "peak memory of a step's tensors; ours: noise in chunks of B, theirs: K = 1 in one pass; "
-    "ratio: ours / theirs"
-)
 CASES = (
     Case("minilm", "sst2", 32, 1, bf16=True, rounds=5),
     Case("roberta_base", "sst2", 32, 8, bf16=True, rounds=5),
@@ -147,7 +144,7 @@ def works(step: Callable[[], None], name: str) -> bool:
 
 
 def functions(setting: Setting) -> dict[str, Callable[[], None]]:
-    """A step of each; the reference's own, for it takes as long as all others together."""
+    """A step of each by name, all of the same weights and batch."""
     eager = Trained(copy.deepcopy(setting.theirs.network), bf16=True)
     eager_passes = build_passes(eager.network, 8)
     assert isinstance(setting.passes, Packed)
@@ -238,37 +235,24 @@ def memory(case: Case, setting: Setting, options: Options) -> Row:
 
     one = build_batch(replace(case, per_text=1), ours.network, options, "cuda")
     chunks, at_once = peak(setting.batch, case.texts), peak(setting.batch, None)
-    return compared(
-        PART,
-        case.name,
-        [chunks],
-        [peak(one, None)],
-        note=MEMORY,
-        unit="MB",
-        wanted="at most 1.5",
-        inverse=True,
-        further={"at once, MB": at_once},
-    )
+    return memory_row(PART, case, chunks, peak(one, None), at_once)
 
 
-def measure(options: Options) -> list[Row]:
+def measure(options: Options) -> Iterator[Row]:
     """The rows of every case that is asked for; none where there is no GPU."""
     if not torch.cuda.is_available():
         say("gpu: there is none here")
-        return []
+        return
     most = ceiling()
     say(f"gpu: {torch.cuda.get_device_name()}, {most / 1e12:.0f} TFLOP/s")
-    against: dict[str, list[Row]] = {}
     for case in SHORT if options.short else CASES:
         if not options.takes(case.name):
             continue
         say(f"gpu: {case.name}")
         setting = build(case, options, "cuda")
-        found = [memory(case, setting, options)] if case.per_text > 1 else []
+        if case.per_text > 1:
+            yield memory(case, setting, options)
         with attention_as_it_is():
-            found += speeds(case, setting, options, most)
+            yield from speeds(case, setting, options, most)
         del setting
         torch.cuda.empty_cache()
-        for row in found:
-            against.setdefault(row.note, []).append(row)
-    return [row for rows in against.values() for row in rows]

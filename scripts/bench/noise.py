@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -67,16 +67,14 @@ CASES = (
 SHORT = (_Case("small", "sst2", 32, 16, 1),)
 
 
-def measure(options: Options) -> list[Row]:
+def measure(options: Options) -> Iterator[Row]:
     """Rows of each size of model and each task's lengths."""
     logging.set_verbosity_error()
-    rows = []
     for case in SHORT if options.short else CASES:
         name = f"{case.size} {case.task} batch {case.batch}"
         if options.takes(name):
             say(f"noise: {name}")
-            rows.append(_measured(name, case, options))
-    return rows
+            yield _measured(name, case, options)
 
 
 def _measured(name: str, case: _Case, options: Options) -> Row:

@@ -20,7 +20,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -58,20 +58,18 @@ METRIC_MEMORY = "peak memory; theirs: torchmetrics'; ratio: theirs / ours"
 HERE = Path(__file__).parent
 
 
-def measure(options: Options) -> list[Row]:
+def measure(options: Options) -> Iterator[Row]:
     """All comparisons of this part."""
-    rows = []
     for size in SIZES:
+        if options.short and size == "roberta_base":
+            continue
         for case, texts in _texts(options, size).items():
-            if options.takes(f"pipeline {size} {case}") and (
-                not options.short or size != "roberta_base"
-            ):
-                rows += _against_pipeline(size, case, texts, options)
+            if options.takes(f"pipeline {size} {case}"):
+                yield from _against_pipeline(size, case, texts, options)
     if options.takes("memory"):
-        rows.append(_memory(options))
+        yield _memory(options)
     if options.takes("estimators"):
-        rows += _estimators(options)
-    return rows
+        yield from _estimators(options)
 
 
 # -------------------------------------------------------------------------------- the pipeline

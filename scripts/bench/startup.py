@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bench.rows import Options, Row, compared, in_turn
@@ -35,14 +35,15 @@ REFUSED = {
 }
 
 
-def measure(options: Options) -> list[Row]:
+def measure(options: Options) -> Iterator[Row]:
     """Rows of this part."""
     rounds = options.rounds or (2 if options.short else 7)
     with tempfile.TemporaryDirectory(prefix="startup-") as folder:
         home = Path(folder)
         (home / "mine.csv").write_text("text,label\n" + "fine,good\nslow,bad\n" * 20)
-        rows = [*_said_at_once(home, rounds, options), *_first_step(home, rounds, options)]
-        return rows + _texts(home, rounds, options)
+        yield from _said_at_once(home, rounds, options)
+        yield from _first_step(home, rounds, options)
+        yield from _texts(home, rounds, options)
 
 
 def _said_at_once(home: Path, rounds: int, options: Options) -> list[Row]:

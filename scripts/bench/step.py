@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -329,12 +329,18 @@ def memory(case: Case, options: Options) -> Row:
         trained, passes, batch = setting.ours, setting.passes, setting.batch
         return peak_of(lambda: our_backward(trained, passes, batch, chunk)) / 2**20
 
-    chunks, at_once = peak(case.per_text, case.texts), peak(case.per_text, None)
+    return memory_row(
+        PART, case, peak(case.per_text, case.texts), peak(1, None), peak(case.per_text, None)
+    )
+
+
+def memory_row(part: str, case: Case, chunks: float, one: float, at_once: float) -> Row:
+    """MiB of a step's tensors with noise in chunks of B, of K = 1 in one pass, of all at once."""
     return compared(
-        PART,
+        part,
         case.name,
         [chunks],
-        [peak(1, None)],
+        [one],
         note=MEMORY,
         unit="MB",
         wanted="at most 1.5",
@@ -343,10 +349,9 @@ def memory(case: Case, options: Options) -> Row:
     )
 
 
-def measure(options: Options) -> list[Row]:
+def measure(options: Options) -> Iterator[Row]:
     """The rows of every case that is asked for."""
     check_same()
-    against: dict[str, list[Row]] = {}
     for case in SHORT if options.short else CASES:
         if not options.takes(case.name):
             continue
@@ -354,13 +359,11 @@ def measure(options: Options) -> list[Row]:
         setting = build(case, options)
         rounds = options.rounds or case.rounds
         seconds = in_turn(setting.functions(), rounds, warm_up=1 if rounds > 1 else 0)
-        found = [*speeds(case, seconds), *shares(case, setting.batch)]
+        yield from speeds(case, seconds)
+        yield from shares(case, setting.batch)
         del setting
         if case.per_text > 1 and case.size != "roberta_base":
-            found.append(memory(case, options))
-        for row in found:
-            against.setdefault(row.note, []).append(row)
-    return [row for rows in against.values() for row in rows]
+            yield memory(case, options)
 
 
 def speeds(case: Case, seconds: dict[str, list[float]]) -> list[Row]:

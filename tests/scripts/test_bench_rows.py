@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -71,3 +72,29 @@ def test_a_part_that_fails_or_is_not_there_leaves_the_others(tmp_path: Path) -> 
     assert "there is no scripts/bench/noise.py here" in done.stdout
     assert "2 [2, 2]" in done.stdout and "wanted: at least 2" in done.stdout
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
+
+
+HALF_WAY = """
+from bench.rows import compared
+def measure(options):
+    for number in (1.0, 2.0, 4.0):
+        for note in ("first", "second"):
+            yield compared("scoring", f"case {number:g}", [1.0], [number], note=note)
+    raise ValueError("no memory left")
+"""
+
+
+def test_what_was_measured_before_a_failure_is_kept(tmp_path: Path) -> None:
+    command = copy_of_the_benchmark(tmp_path, scoring=HALF_WAY)
+    words = ["--part", "scoring", "--json", str(tmp_path / "kept.json")]
+    done = subprocess.run(
+        [sys.executable, str(command), *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    kept = json.loads((tmp_path / "kept.json").read_text())
+    assert [row["ratio"] for row in kept["rows"]] == [1, 1, 2, 2, 4, 4]
+    assert "no memory left" in kept["failed"]["scoring"]
+    # Rows of one note stand together, whatever the order in which they came.
+    notes = [line for line in done.stdout.splitlines() if line.startswith("- ")]
+    assert notes == ["- first", "- second"]
+    assert done.stdout.count("case 4") == 2 and done.stderr.count("case 4") == 2
