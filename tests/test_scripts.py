@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from pyarrow import parquet
 
 from calib_ebm import settings as settings_of
@@ -112,14 +113,25 @@ def test_the_settings_of_each_grid_are_taken(path: Path, monkeypatch: pytest.Mon
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     import grid as script
 
-    values = {"glue": "glue", "encoder.name_or_path": "encoder"}
-    runs = [*script.expand(script.read_grid(path), values)]
+    grid, glue = script.read_grid(path), {"glue": "glue"}
+    runs = {run.overrides[:-1]: run for run in script.expand(grid, glue)}
+    assert {run.task for run in runs.values()} == {*grid["tasks"]}
     register_resolvers()
-    for words in {run.overrides[:-1] for run in runs}:
+    for words, run in runs.items():
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            config = compose("train", overrides=[*words])
+            composed = compose("train", overrides=[*words], return_hydra_config=True)
+            config = OmegaConf.masked_copy(composed, [*composed.keys() - {"hydra"}])
             check_kinds(config, "train", words)
-            settings_of.plain(config)
+        settings = OmegaConf.create(settings_of.plain(config))
+        method, _, per_text = run.method.partition("-k")
+        # A method's own settings are stronger than its task's, and these than those of all.
+        said = [*grid["common"], *grid["tasks"][run.task], *grid["methods"][method]]
+        said += [f"noise.per_text={per_text}"] if per_text else []
+        last = {word.partition("=")[0]: word.format(**glue) for word in said}
+        for name, word in last.items():
+            is_group = "." not in name
+            found = OmegaConf.select(composed.hydra.runtime.choices if is_group else settings, name)
+            assert found == OmegaConf.select(OmegaConf.from_dotlist([word]), name), (run, word)
 
 
 def test_a_grid_goes_on_after_a_failure_and_leaves_finished_runs_alone(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention, softmax
@@ -86,14 +88,24 @@ def takes_rows(query: Tensor, key: Tensor, value: Tensor) -> bool:
     )
 
 
+class Ends(NamedTuple):
+    """Where the B texts of a row end, and how long they are at most, as kernels want it."""
+
+    queries: Tensor
+    """Where each text's queries end, in 32 bits: (B + 1), from 0 to N."""
+    keys: Tensor
+    """Where its keys end, likewise: from 0 to M."""
+    most_queries: int
+    """Of a text."""
+    most_keys: int
+    """Of a text."""
+
+
 def attend_in_row(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    query_ends: Tensor,
-    key_ends: Tensor,
-    most_queries: int,
-    most_keys: int,
+    ends: Ends,
     dropout: float,
     scaling: float | None,
 ) -> Tensor:
@@ -106,16 +118,12 @@ def attend_in_row(
         query: (N, heads, width).
         key: (M, heads, width).
         value: as key.
-        query_ends: where each text's queries end, in 32 bits: (B + 1), from 0 to N.
-        key_ends: where its keys end.
-        most_queries: of a text.
-        most_keys: of a text.
+        ends: of the texts.
         dropout: of attention.
         scaling: of the products; None: one over the root of the width.
     """
     out: Tensor
-    ends = (query_ends, key_ends, most_queries, most_keys)
-    if most_keys <= SHORT or query.dtype not in HALF:
+    if ends.most_keys <= SHORT or query.dtype not in HALF:
         row = (each.unsqueeze(0) for each in (query, key, value))
         out = torch.ops.aten._efficient_attention_forward(
             *row, None, *ends, dropout, 0, True, scale=scaling

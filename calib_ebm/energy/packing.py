@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from calib_ebm.energy.attend import attend, attend_in_row, takes_rows
+from calib_ebm.energy.attend import Ends, attend, attend_in_row, takes_rows
 from calib_ebm.energy.groups import cut_by_length, lengths_of
 from calib_ebm.shapes import TokenBatch
 
@@ -144,8 +144,8 @@ def row_attention(
     # (N, heads, width)
     query, key, value = (each.squeeze(0).transpose(0, 1) for each in (query, key, value))
     if takes_rows(query, key, value):
-        ends, longest = packing.ends, packing.longest
-        row = attend_in_row(query, key, value, ends, ends, longest, longest, dropout, scaling)
+        ends = Ends(packing.ends, packing.ends, packing.longest, packing.longest)
+        row = attend_in_row(query, key, value, ends, dropout, scaling)
         return row.unsqueeze(0)
     places = packing.padded
     query_M, key_M, value_M = (_Spread.apply(each, places) for each in (query, key, value))
@@ -177,10 +177,8 @@ def first_token_attention(
     )
     dropout, scaling = module.dropout.p if module.training else 0.0, module.scaling
     if takes_rows(query, key, value):
-        ends, longest = packing.ends, packing.longest
-        seen = attend_in_row(
-            query, key, value, packing.each_one, ends, 1, longest, dropout, scaling
-        )
+        ends = Ends(packing.each_one, packing.ends, 1, packing.longest)
+        seen = attend_in_row(query, key, value, ends, dropout, scaling)
         return seen.flatten(1).unsqueeze(0)
     places = packing.padded
     out = _over_groups(

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from calib_ebm.energy import packing as room
-from calib_ebm.energy.attend import SHORT, attend_in_row, takes_rows
+from calib_ebm.energy.attend import SHORT, Ends, attend_in_row, takes_rows
 from calib_ebm.energy.groups import trimmed
 from calib_ebm.energy.packed import Packed, build_passes
 from calib_ebm.learn.joint_scores import data_tokens
@@ -24,29 +24,21 @@ on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no
 
 
 def by_text(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    query_ends: Tensor,
-    key_ends: Tensor,
-    most_queries: int,
-    most_keys: int,
-    dropout: float,
-    scaling: float | None,
+    query: Tensor, key: Tensor, value: Tensor, ends: Ends, dropout: float, scaling: float | None
 ) -> Tensor:
     """The same, a text at a time, and what the kernel takes for granted."""
-    for ends, most, rows in ((query_ends, most_queries, query), (key_ends, most_keys, key)):
-        assert ends.dtype == torch.int32
-        assert ends[0] == 0 and ends[-1] == len(rows) and ends.diff().max() == most
+    for end, most, rows in (
+        (ends.queries, ends.most_queries, query),
+        (ends.keys, ends.most_keys, key),
+    ):
+        assert end.dtype == torch.int32
+        assert end[0] == 0 and end[-1] == len(rows) and end.diff().max() == most
+    asked, seen = (end.diff().tolist() for end in ends[:2])
     out = []
-    for text in range(len(query_ends) - 1):
-        q = query[query_ends[text] : query_ends[text + 1]].transpose(0, 1)[None]
-        k, v = (
-            each[key_ends[text] : key_ends[text + 1]].transpose(0, 1)[None] for each in (key, value)
-        )
-        seen = scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
-        out.append(seen[0].transpose(0, 1))
-    return torch.cat(out)
+    for q, k, v in zip(query.split(asked), key.split(seen), value.split(seen), strict=True):
+        heads = (each.transpose(0, 1)[None] for each in (q, k, v))
+        out.append(scaled_dot_product_attention(*heads, dropout_p=dropout, scale=scaling))
+    return torch.cat([each[0].transpose(0, 1) for each in out])
 
 
 @pytest.mark.parametrize("kind", [*PACKED])
@@ -63,9 +55,9 @@ def test_scores_by_rows_are_those_of_an_ordinary_pass(
     wanted = torch.autograd.grad(loss_of(expected), parameters, allow_unused=True)
     calls: list[int] = []
 
-    def counted(*given: Any) -> Tensor:
-        calls.append(given[5])
-        return by_text(*given)
+    def counted(query: Tensor, key: Tensor, value: Tensor, ends: Ends, *further: Any) -> Tensor:
+        calls.append(ends.most_queries)
+        return by_text(query, key, value, ends, *further)
 
     monkeypatch.setattr(room, "takes_rows", lambda *_: True)
     monkeypatch.setattr(room, "attend_in_row", counted)
@@ -136,7 +128,7 @@ def test_the_kernel_is_attention_text_by_text(width: int, first: bool, lengths: 
     assert takes_rows(q, k, v)
     asked = torch.arange(len(lengths) + 1, device="cuda").int() if first else ends
     query = q[ends[:-1].long()] if first else q
-    given = (asked, ends, 1 if first else max(lengths), max(lengths), 0.0, None)
+    given = (Ends(asked, ends, 1 if first else max(lengths), max(lengths)), 0.0, None)
     found, exact = (
         attend_in_row(query, k, v, *given),
         by_text(*(each.detach().double().requires_grad_() for each in (query, k, v)), *given),
@@ -160,12 +152,12 @@ def error(found: Tensor, wanted: Tensor) -> float:
 @pytest.mark.parametrize("lengths", [LENGTHS, LONG])
 def test_dropout_in_the_kernel_keeps_the_mean_and_follows_the_seed(lengths: list[int]) -> None:
     (q, k, v), ends = rows_on_a_gpu(32, lengths)
-    given = (ends, ends, max(lengths), max(lengths))
-    exact = attend_in_row(q, k, v, *given, 0.0, None).detach().double()
+    given = Ends(ends, ends, max(lengths), max(lengths))
+    exact = attend_in_row(q, k, v, given, 0.0, None).detach().double()
 
     def draw(seed: int) -> Tensor:
         torch.manual_seed(seed)
-        return attend_in_row(q, k, v, *given, 0.3, None).detach().double()
+        return attend_in_row(q, k, v, given, 0.3, None).detach().double()
 
     draws = torch.stack([draw(seed) for seed in range(2000)])
     spread = draws.std(dim=0) / 2000**0.5

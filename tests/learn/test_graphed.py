@@ -9,16 +9,15 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import DataLoader
 from transformers.masking_utils import bidirectional_mask_function
 
 from calib_ebm.energy import packed as packed_room
 from calib_ebm.energy import packing as packing_room
+from calib_ebm.energy.attend import Ends
 from calib_ebm.energy.encoder import build_small_encoder
 from calib_ebm.energy.groups import Grouped
 from calib_ebm.energy.heads import build_energy
@@ -46,14 +45,10 @@ from calib_ebm.loss.mixup import Mixup
 from calib_ebm.loss.poscal import PosCal
 from calib_ebm.shapes import JointBatch, TokenBatch
 from tests.energy.test_rows import by_text
+from tests.learn.training import loader_of, module_of, quiet_trainer
 
 CPU = torch.device("cpu")
 B, K = 6, 2
-
-
-def as_it_is(joint: JointBatch) -> JointBatch:
-    """Lengths stay on the host."""
-    return joint
 
 
 def network(energy: str = "hidden", dropout: float = 0.0) -> EnergyNetwork:
@@ -301,11 +296,10 @@ def test_what_is_recorded_reads_nothing_but_what_is_copied_into_it(
 def at_most(attention: Any) -> Any:
     """The bound that a kernel is told need not be reached."""
 
-    def bounded(query: Tensor, key: Tensor, value: Tensor, *given: Any) -> Tensor:
-        query_ends, key_ends, most_queries, most_keys, *further = given
-        found = [int(ends.diff().max()) for ends in (query_ends, key_ends)]
-        assert found[0] <= most_queries and found[1] <= most_keys
-        out: Tensor = attention(query, key, value, query_ends, key_ends, *found, *further)
+    def bounded(query: Tensor, key: Tensor, value: Tensor, ends: Ends, *further: Any) -> Tensor:
+        most = [int(each.diff().max()) for each in ends[:2]]
+        assert most[0] <= ends.most_queries and most[1] <= ends.most_keys
+        out: Tensor = attention(query, key, value, Ends(*ends[:2], *most), *further)
         return out
 
     return bounded
@@ -353,28 +347,14 @@ class _Far(JointModule):
         return True
 
 
-def fitted(module: JointModule, batches: list[JointBatch]) -> pl.Trainer:
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        num_sanity_val_steps=0,
-        val_check_interval=2,
-    )
-    measured = [batch(9, noise=False)]
-    trainer.fit(
-        module,
-        *(DataLoader(each, batch_size=None, collate_fn=as_it_is) for each in (batches, measured)),
-    )
-    return trainer
+def fitted(module: JointModule, batches: list[JointBatch]) -> None:
+    trainer = quiet_trainer(max_epochs=1, num_sanity_val_steps=0, val_check_interval=2)
+    trainer.fit(module, loader_of(batches), loader_of([batch(9, noise=False)]))
 
 
-def far_module() -> _Far:
+def far_module() -> JointModule:
     optim = OptimOptions(lr=1e-3, total_steps=3, warmup_steps=0)
-    return _Far(network(), JointLoss(), optim, classes=3, metrics=("acc",), seed=1, length_groups=3)
+    return module_of(network(), JointLoss(), optim, _Far)
 
 
 @pytest.mark.parametrize("bad", [0, 1, 2])

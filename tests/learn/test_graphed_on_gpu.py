@@ -6,23 +6,21 @@ import copy
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from calib_ebm.energy.heads import ENERGIES
 from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.energy.packed import Packed, build_passes
 from calib_ebm.learn.graphed import GraphedSteps
-from calib_ebm.learn.joint import JointModule
 from calib_ebm.learn.joint_scores import StepScores, score_joint
 from calib_ebm.learn.optimisation import OptimOptions
 from calib_ebm.loss.joint import JointLoss, LossParts
 from calib_ebm.loss.labels import ConfidencePenalty, Focal, LabelSmoothing
 from calib_ebm.shapes import JointBatch
-from tests.learn.test_graphed import as_it_is, batch, gate, gradients, network
+from tests.learn.test_graphed import batch, gate, gradients, network
+from tests.learn.training import loader_of, module_of, quiet_trainer
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -76,7 +74,9 @@ def test_a_replayed_step_is_the_step(energy: str, label: str) -> None:
         scores, parts = computed(theirs, loss, joint, progress)
         for mine, other in zip(done[1][:4], parts[:4], strict=True):
             if other is not None:
-                assert float(mine) == pytest.approx(float(other), rel=1e-2, abs=1e-2)
+                assert float(mine.detach()) == pytest.approx(
+                    float(other.detach()), rel=1e-2, abs=1e-2
+                )
         assert error(done[0].logits_BC, scores.logits_BC) < 2e-2
         assert error(gradients(ours), gradients(theirs)) < 3e-2
         assert error(gradients(ours) + gradients(theirs).roll(1), gradients(theirs)) > 0.5
@@ -129,27 +129,9 @@ def test_a_step_that_waits_for_the_gpu_is_computed_as_it_comes(graphs: Any) -> N
 
     optim = OptimOptions(lr=1e-3, total_steps=3, warmup_steps=0)
     torch.manual_seed(0)
-    module = JointModule(
-        network(dropout=0.1),
-        JointLoss(label=Waits()),
-        optim,
-        classes=3,
-        metrics=("acc",),
-        seed=1,
-        length_groups=3,
-        graphs=graphs,
-    )
-    trainer = pl.Trainer(
-        accelerator="gpu",
-        devices=1,
-        precision="bf16-mixed",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-    )
-    loader = DataLoader([batch(seed) for seed in range(3)], batch_size=None, collate_fn=as_it_is)
+    module = module_of(network(dropout=0.1), JointLoss(label=Waits()), optim, graphs=graphs)
+    trainer = quiet_trainer("gpu", precision="bf16-mixed", max_epochs=1)
+    loader = loader_of([batch(seed) for seed in range(3)])
     if graphs is True:
         with pytest.raises(RuntimeError):
             trainer.fit(module, loader)
@@ -171,31 +153,9 @@ def test_a_training_with_graphs_ends_where_one_without_does() -> None:
         optim = OptimOptions(lr=3e-3, total_steps=8, warmup_steps=0, eps=1e-3)
         net = network("scalar")
         net.energy.head[0].p = net.energy.head[3].p = 0.0  # type: ignore[union-attr,index]
-        module = JointModule(
-            net,
-            JointLoss(),
-            optim,
-            classes=3,
-            metrics=("acc",),
-            seed=1,
-            length_groups=3,
-            graphs=graphs,
-        )
-        trainer = pl.Trainer(
-            accelerator="gpu",
-            devices=1,
-            precision="bf16-mixed",
-            max_epochs=1,
-            gradient_clip_val=0.5,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-        )
-        trainer.fit(
-            module,
-            DataLoader([batch(seed) for seed in range(8)], batch_size=None, collate_fn=as_it_is),
-        )
+        module = module_of(net, JointLoss(), optim, graphs=graphs)
+        trainer = quiet_trainer("gpu", precision="bf16-mixed", max_epochs=1, gradient_clip_val=0.5)
+        trainer.fit(module, loader_of([batch(seed) for seed in range(8)]))
         assert (module.steps is not None) is bool(graphs)
         return {name: value.cpu().double() for name, value in module.network.state_dict().items()}
 

@@ -34,6 +34,7 @@ from calib_ebm.learn.optimisation import (
     starting_weights,
     trainable,
 )
+from tests.learn.training import quiet_trainer
 
 SIZE = {
     "vocab_size": 20,
@@ -246,17 +247,8 @@ class Line(pl.LightningModule):
 def test_gradients_are_clipped_under_mixed_precision(tmp_path: Path) -> None:
     # Lightning refuses to clip for optimisers that carry torch's mark of a fused step.
     module = Line()
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=1,
-        precision="bf16-mixed",
-        max_steps=4,
-        gradient_clip_val=1.0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
+    trainer = quiet_trainer(
+        precision="bf16-mixed", max_steps=4, gradient_clip_val=1.0, default_root_dir=tmp_path
     )
     trainer.fit(module, DataLoader(TensorDataset(torch.ones(4, 3)), batch_size=1))
     assert min(module.before) > 1
