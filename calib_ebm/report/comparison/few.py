@@ -207,7 +207,7 @@ def _ece_sheet(found: Sequence[Drawn]) -> Sheet:
         for method, runs in drawn.ece_SR.items():
             cells: list[Entry] = [None] * len(sizes)
             for size, ece_D in zip(drawn.sizes, drawn.of_all(method), strict=True):
-                low, high = np.percentile(ece_D, ENDS)
+                low, high = (float(end) for end in np.percentile(ece_D, ENDS))
                 cells[sizes.index(size)] = Figure(float(ece_D.mean()), low, high, "%")
             rows.append((method, drawn.task.task, len(runs), *cells))
     head = ("Method", "Task", "Seeds", "No label", *(f"{size:,} labels" for size in sizes[1:]))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Callable
@@ -100,6 +101,22 @@ def test_a_page_needs_nothing_but_itself_and_says_what_was_found(
     assert "Of one seed only" not in page.text
     assert len(page.best) >= 2  # ECE and NLL as trained
     assert len(list((out / "tables").iterdir())) == 8 * 3
+
+
+WORDS = {"Method", "Task", "Figure", "Sure", "Worth, labels", "Texts it would take", "Settings"}
+"""Columns of the tables that hold no numbers, or a word here and there."""
+
+
+def test_what_reads_a_csv_finds_numbers_in_it(grid: list[Path], compared: Compared) -> None:
+    _, out = compared(*grid)
+    found = {}
+    for path in (out / "tables").glob("*.csv"):
+        with path.open(encoding="utf-8", newline="") as file:
+            cells = [cell for row in csv.DictReader(file) for cell in row.items()]
+        numbers = [value for title, value in cells if title not in WORDS and value]
+        found[path.stem] = [float(value) for value in numbers if value != "true"]
+    assert {name for name, numbers in found.items() if not numbers} == {"settings"}
+    assert len(found) == 8
 
 
 def test_what_comes_from_data_is_shown_and_never_run(
