@@ -21,6 +21,8 @@ from calib_ebm.learn.checkpoints import BEFORE, LAST, StraightToDisk, is_whole
 
 WIDEST_BAR = 100
 """Columns; a longer bar shows nothing more."""
+WRITING = 0.05
+"""Share of a training's time that writing checkpoints may take where nobody says how many."""
 
 
 class KeepLast(Callback):
@@ -35,20 +37,30 @@ class KeepLast(Callback):
         folder: where the checkpoint is kept.
         every_n_steps: distance between checkpoints in steps.
         every_seconds: and in seconds, whichever comes first (one process; ranks keep to steps).
+        share: of the time, above 0, that writing may take (one process); a step at which it would
+            take more is passed over. None: whatever it takes.
     """
 
-    def __init__(self, folder: Path, every_n_steps: int, every_seconds: float = 300.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        every_n_steps: int,
+        every_seconds: float = 300.0,
+        share: float | None = None,
+    ) -> None:
         self.folder = folder
         self.every_n_steps = max(1, every_n_steps)
         self.every_seconds = every_seconds
+        self.share = share
         self._stop = False
         self._written = False
         self._written_at = time.monotonic()
+        self._took = 0.0
         self._handlers: dict[int, Any] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Have checkpoints written in our way."""
-        trainer.strategy.checkpoint_io = StraightToDisk()
+        trainer.strategy.checkpoint_io = StraightToDisk(self._make_room)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen for Ctrl-C and for a scheduler's request to end.
@@ -80,7 +92,8 @@ class KeepLast(Callback):
         step = trainer.global_step
         due = step > 0 and step % self.every_n_steps == 0
         if trainer.world_size == 1:
-            due |= time.monotonic() - self._written_at > self.every_seconds
+            since = time.monotonic() - self._written_at
+            due = (due and since >= self._pause()) or since > self.every_seconds
         if due or stop:
             self._write(trainer)
         if stop:
@@ -100,11 +113,21 @@ class KeepLast(Callback):
         # All ranks must agree, or those left over wait for ever.
         return bool(trainer.strategy.reduce_boolean_decision(self._stop, all=False))
 
+    def _pause(self) -> float:
+        """Seconds from one checkpoint to the next at least, as the last took to be written."""
+        return 0.0 if self.share is None else self._took * (1 / self.share - 1)
+
+    def _make_room(self) -> None:
+        """Before there are three checkpoints: a disk with room for two needs none for three.
+
+        Called when what shall be written is known to be fit for it.
+        """
+        if self._written:  # so that the last is our own
+            (self.folder / BEFORE).unlink(missing_ok=True)
+
     def _write(self, trainer: pl.Trainer) -> None:
+        began = time.monotonic()
         part, last, before = (self.folder / name for name in (f"{LAST}.part", LAST, BEFORE))
-        if trainer.is_global_zero and self._written:
-            # The last is our own: a disk with room for two checkpoints needs none for three.
-            before.unlink(missing_ok=True)
         trainer.save_checkpoint(part)
         if trainer.is_global_zero:
             # Before the checkpoint is in place: its steps' rows would else be missing after a kill.
@@ -115,6 +138,7 @@ class KeepLast(Callback):
             part.replace(last)
             self._written = True
         self._written_at = time.monotonic()
+        self._took = self._written_at - began
 
     def _restore_handlers(self) -> None:
         while self._handlers:

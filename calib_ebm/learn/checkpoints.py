@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,7 +66,14 @@ class StraightToDisk(TorchCheckpointIO):
 
     Lightning's own way is by a copy in memory and one in the system's folder of temporary files,
     which may be another disk, and where a kill leaves it for ever.
+
+    Args:
+        make_room: called before anything is written.
     """
+
+    def __init__(self, make_room: Callable[[], None]) -> None:
+        super().__init__()
+        self.make_room = make_room
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -75,6 +83,7 @@ class StraightToDisk(TorchCheckpointIO):
         Raises:
             OSError: when the disk is full; nothing is left then.
         """
+        self.make_room()
         try:
             with Path(path).open("wb") as file:
                 torch.save(checkpoint, file)

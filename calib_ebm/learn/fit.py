@@ -16,7 +16,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.strategies import DDPStrategy
 
 from calib_ebm.errors import InputError
-from calib_ebm.learn.callbacks import KeepLast, LineProgress, StepBar
+from calib_ebm.learn.callbacks import WRITING, KeepLast, LineProgress, StepBar
 from calib_ebm.learn.checkpoints import checkpoint_step, find_checkpoint
 from calib_ebm.learn.data import JointData
 from calib_ebm.learn.history import HistoryLogger
@@ -155,14 +155,19 @@ def fit(
         step = checkpoint_step(resume)
         history.take_up(step)
         say(f"Going on at step {step} of {data.total_steps}.")
-    every = trainer_config["checkpoint_every"] or max(1, data.total_steps // 20)
+    asked = trainer_config["checkpoint_every"]
+    keep = (
+        KeepLast(checkpoints, int(asked))
+        if asked
+        else KeepLast(checkpoints, data.total_steps // 20, share=WRITING)
+    )
     trainer = build_trainer(
         trainer_config,
         steps=data.total_steps,
         folder=folder,
         loggers=[history, *([dashboard] if dashboard is not None else [])],
         callbacks=[
-            KeepLast(checkpoints, int(every)),
+            keep,
             # Behind it, so that a checkpoint is of the end of the step before.
             *table_callbacks(module, data),
             progress("training", JOINT_NUMBERS, say),

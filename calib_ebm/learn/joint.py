@@ -151,7 +151,8 @@ class JointModule(pl.LightningModule):
         self.watch.note(self.global_step, parts)
         if not self._checks_late():
             self.watch.check()
-        self._log_step(scores, parts, batch.label_B)
+        if self._logs_each_step() or self._is_logged():
+            self._log_step(scores, parts, batch.label_B)
         if self.loss.gate is not None and parts.nce is not None:
             # Last: all parts of a step, on whichever process, have had one weight.
             self.loss.gate.follow(added_up(parts.ce.detach().clone()) / self.trainer.world_size)
@@ -231,6 +232,15 @@ class JointModule(pl.LightningModule):
         """Whether to look at a loss is to wait for it. Of several processes all look at once."""
         return self.device.type != "cpu" and self.trainer.world_size == 1
 
+    def _logs_each_step(self) -> bool:
+        """For the bar. On a GPU, where to log is a tenth of a step, only what is written."""
+        return self.device.type == "cpu"
+
+    def _is_logged(self) -> bool:
+        """Whether a logger will write what is logged in this step."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # its connector's
+        return every > 0 and (self.global_step + 1) % every == 0
+
     def on_validation_start(self) -> None:
         """Nothing is measured of weights that a loss that is not finite has moved."""
         self.watch.check()
@@ -248,7 +258,7 @@ class JointModule(pl.LightningModule):
         return torch.full((), value, dtype=torch.float32, device=self.device)
 
     def _log_step(self, scores: StepScores, parts: LossParts, label_B: Tensor) -> None:
-        (rate,) = {float(rate) for rate in self.lr_schedulers().get_last_lr()}  # type: ignore[union-attr]  # one scheduler
+        rate = float(self.lr_schedulers().get_last_lr()[0])  # type: ignore[union-attr]  # one scheduler, one rate
         values = {
             # Lightning's count is one too high after a checkpoint written at a step's start.
             "step": self._number(self.global_step),

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from calib_ebm.errors import InputError, TrainingFailed
-from calib_ebm.learn.callbacks import KeepLast, StepBar
+from calib_ebm.learn.callbacks import WRITING, KeepLast, StepBar
 from calib_ebm.learn.checkpoints import find_checkpoint
 from calib_ebm.learn.fit import bare_trainer
 from calib_ebm.learn.joint import mixed_seed
@@ -240,7 +240,7 @@ def _trainer(
         gradient_clip_val=1.0,
         log_every_n_steps=max(1, min(10, steps)),
         logger=list(loggers) or False,
-        callbacks=[KeepLast(folder, max(50, steps // 20)), *callbacks],
+        callbacks=[KeepLast(folder, max(50, steps // 20), share=WRITING), *callbacks],
         default_root_dir=folder,
         enable_progress_bar=any(isinstance(c, StepBar) for c in callbacks),
     )

@@ -166,6 +166,44 @@ def test_checkpoints_are_written_every_so_many_steps_or_seconds(tmp_path: Path) 
     assert seen == [6, 12, 18, *range(STEPS)]
 
 
+def test_a_checkpoint_that_would_take_too_much_of_the_time_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes a second, and to write a checkpoint a tenth."""
+    clock, seen = [0.0], []
+    monkeypatch.setattr(
+        "calib_ebm.learn.callbacks.time", SimpleNamespace(monotonic=lambda: clock[0])
+    )
+
+    def second(step: int) -> None:
+        clock[0] += 1.0
+
+    class Watch(KeepLast):
+        def _make_room(self) -> None:
+            super()._make_room()
+            clock[0] += 0.1
+
+        def _write(self, trainer: pl.Trainer) -> None:
+            seen.append(trainer.global_step)
+            super()._write(trainer)
+
+    for share in (None, 0.05, 0.02):
+        fit(tmp_path / str(share), Slope(second), Watch(tmp_path, 1, share=share))
+    assert seen == [*range(1, STEPS), *range(1, STEPS, 2), *range(1, STEPS, 5)]
+
+
+def test_a_checkpoint_that_is_refused_leaves_both_that_are_there(tmp_path: Path) -> None:
+    class Refuses(Slope):
+        def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+            if self.global_step == 12:
+                raise TrainingFailed("The loss is nan.")
+
+    with pytest.raises(TrainingFailed):
+        fit(tmp_path, Refuses(), every=4)
+    kept = {path.name: checkpoint_step(path) for path in tmp_path.glob("*.ckpt")}
+    assert kept == {"last.ckpt": 8, "before.ckpt": 4}
+
+
 def test_an_error_leaves_the_checkpoint_and_the_handlers(tmp_path: Path) -> None:
     def fails() -> None:
         raise TrainingFailed("The loss is nan.")

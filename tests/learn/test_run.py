@@ -169,6 +169,25 @@ def test_history_has_a_row_a_step_and_the_measurements(settings: Settings) -> No
     assert [int(r["step"]) for r in history if r["val/cal/ece"] != ""] == [3, 7, 11]
 
 
+def test_where_logging_takes_time_only_what_is_written_is_logged(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU; the history is that of a CPU, which logs each step for the bar."""
+    original, histories, calls = JointModule._log_step, [], []
+
+    def counted(self: JointModule, *given: Any) -> None:
+        calls.append(self.global_step)
+        original(self, *given)
+
+    monkeypatch.setattr(JointModule, "_log_step", counted)
+    for each in (True, False):
+        monkeypatch.setattr(JointModule, "_logs_each_step", lambda self, each=each: each)
+        config = settings("energy=hidden", "trainer.log_every=3", run=f"each_{each}")
+        histories.append(rows(run(config, quiet)))
+    assert calls == [*range(12), 2, 5, 8, 11]
+    assert histories[0] == histories[1] and len(histories[0]) >= 4
+
+
 def test_a_non_finite_loss_stops_and_keeps_the_checkpoint(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
