@@ -21,6 +21,7 @@ from calib_ebm.usage import WIDTH, Usage
 
 Task = Callable[[dict[str, Any]], None]
 GOES_ON = "The same command goes on from here."
+SAID_BY_JOBS = "What each run says is in runs/.submitit (hydra.sweep.dir), a folder each."
 NO_ROOM = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
     | {errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EIO}
@@ -116,14 +117,18 @@ def run_command(usage: Usage, task: Task) -> None:
         if code:
             raise JobFailed(code)
 
+    in_jobs = any(word.startswith("hydra/launcher=submitit") for word in sys.argv)
+    if in_jobs and {"-m", "--multirun"} & {*sys.argv}:
+        say("Each run is a job of its own. This waits for all of them.")
+        say(SAID_BY_JOBS)
     try:
         compose_and_run(usage.config, once, usage.lists)
     except InputError as error:
         complain(f"error: {error}")
         sys.exit(2)
     except JobFailed as failed:
-        if any(word.startswith("hydra/launcher=submitit") for word in sys.argv):
-            complain("What each run said is in runs/.submitit (hydra.sweep.dir), a folder each.")
+        if in_jobs:
+            complain(SAID_BY_JOBS)
         sys.exit(failed.args[0])
     except KeyboardInterrupt:
         complain("Stopped before anything began.")

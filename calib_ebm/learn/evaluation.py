@@ -89,6 +89,7 @@ def evaluate(config: Config, say: Say) -> Done:
         return _evaluate(config, say, ALONE)
     from calib_ebm.learn.meeting import as_launched, team_of
 
+    quieten()  # again: Lightning is imported now
     with team_of(as_launched(world), say) as team:
         return _evaluate(config, say, team)
 

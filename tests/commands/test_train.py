@@ -156,6 +156,7 @@ def test_hydras_launchers_make_the_runs_of_a_sweep(
     logs = "".join(path.read_text() for path in runs.glob(".submitit/*/*.err"))
     assert "error: task.max_length is 4." in (done.err if launcher == "joblib" else logs)
     assert ("in runs/.submitit" in done.err) == (launcher == "submitit_local")
+    assert ("a job of its own" in done.out) == (launcher == "submitit_local")
     (folder,) = [path.parent for path in runs.glob("*/report.html")]
     typed = shlex.split(read_run(folder).run.command)
     assert typed[:3] == ["python", "-m", "calib_ebm.train"] and "task.max_length=32" in typed

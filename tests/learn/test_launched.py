@@ -51,6 +51,7 @@ def say(command: str, *words: object, launched: bool = False, cwd: Path) -> str:
         cwd=cwd,
     )
     assert done.returncode == 0, done.stderr
+    assert "GPU available" not in done.stderr, "Lightning speaks"
     return done.stdout
 
 
