@@ -7,32 +7,29 @@ a few shapes (`energy/fillers.py`).
 
 What is recorded sees the same tensors each time: a batch is copied into them, and gradients come
 out in the parameters' own. So a step that asks the host for something, or keeps something in
-Python, cannot be recorded: `why_not` knows which.
+Python, cannot be recorded: `recordable.py` knows which.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from calib_ebm.energy.attend import takes_rows
 from calib_ebm.energy.fillers import LONGEST, filled, shape_of
 from calib_ebm.energy.groups import Grouped
-from calib_ebm.energy.heads import Energy
 from calib_ebm.energy.packed import Packed
 from calib_ebm.energy.packing import PACKING, Packing
-from calib_ebm.errors import InputError
 from calib_ebm.learn.joint_scores import StepScores, energy_labels, of_batch
+from calib_ebm.learn.recordable import Circumstances, refusal, why_not
 from calib_ebm.loss.joint import JointLoss, LossParts
 from calib_ebm.shapes import JointBatch
 
 MOST = 64
 """Shapes that are recorded; what is met after that is computed as it comes."""
-ALLOWED = "false; true, on one GPU with bf16-mixed; auto: where that can be"
 WARM_UP = 2
 """Steps in front of a recording: libraries choose kernels and allocate in the first."""
 
@@ -210,53 +207,6 @@ def _copied(values: Any) -> Any:
     return _each(values, Tensor.clone)
 
 
-class Circumstances(NamedTuple):
-    """Under which a training goes on."""
-
-    device: torch.device
-    precision: str
-    """As Lightning calls it."""
-    is_alone: bool
-    """One process that holds the weights as they are: no `ddp`, no `fsdp`."""
-    accumulated: int = 1
-    """Batches whose gradients are added up for a step."""
-    chunks: bool = False
-    """Noise is backpropagated in chunks."""
-    language: bool = False
-    """There is a masked-LM loss besides."""
-
-
-def check_graphs(trainer: Mapping[str, Any], loss: JointLoss, language: bool) -> None:
-    """Refuse what can be known to be impossible before anything is computed.
-
-    Args:
-        trainer: the `trainer` group.
-        loss: of labels and energy.
-        language: whether there is a masked-LM loss besides.
-
-    Raises:
-        InputError: for another word than there is, and where steps shall be recorded and cannot be.
-    """
-    asked = trainer["graphs"]
-    if not isinstance(asked, bool) and asked != "auto":
-        raise InputError(f"trainer.graphs is {asked!r}.", ALLOWED, "Set trainer.graphs=false.")
-    is_alone = str(trainer["strategy"]) == "auto" and str(trainer["devices"]) in ("1", "auto")
-    on_gpu = torch.device("cpu" if trainer["accelerator"] == "cpu" else "cuda")
-    precision = "bf16-mixed" if trainer["precision"] == "auto" else str(trainer["precision"])
-    chunks = trainer["noise_chunk"] is not None
-    known = Circumstances(on_gpu, precision, is_alone, chunks=chunks, language=language)
-    if asked is True and (why := _why_not_here(known) or _why_not_of(loss, None, known)):
-        raise _refusal(why)
-
-
-def _refusal(why: str) -> InputError:
-    return InputError(
-        f"trainer.graphs is true, but {why}.",
-        ALLOWED,
-        "Set trainer.graphs=auto, which records steps where they can be recorded.",
-    )
-
-
 def build_steps(
     asked: bool | str,
     passes: Packed | Grouped,
@@ -278,38 +228,5 @@ def build_steps(
     """
     why = why_not(passes, loss, circumstances) if asked else "they are not wanted"
     if asked is True and why:
-        raise _refusal(why)
+        raise refusal(why)
     return None if why or not isinstance(passes, Packed) else GraphedSteps(passes, loss, reseed)
-
-
-def why_not(passes: Packed | Grouped, loss: JointLoss, circumstances: Circumstances) -> str | None:
-    """Why steps cannot be recorded; None if they can."""
-    why = _why_not_here(circumstances) or _why_not_of(loss, passes.network.energy, circumstances)
-    if why:
-        return why
-    if not isinstance(passes, Packed):
-        return "texts of this encoder cannot stand in one row"
-    config: Any = passes.network.encoder.config
-    width, device = config.hidden_size // config.num_attention_heads, circumstances.device
-    if not takes_rows(*[torch.empty(0, 1, width, dtype=torch.bfloat16, device=device)] * 3):
-        return "there is no attention for rows on this GPU, or for heads of this width"
-    return None
-
-
-def _why_not_here(circumstances: Circumstances) -> str | None:
-    if circumstances.device.type != "cuda":
-        return f"graphs are for GPUs, and the training is on {circumstances.device.type}"
-    if not circumstances.is_alone:
-        return "the weights are those of several processes, or of a strategy for several"
-    if circumstances.precision != "bf16-mixed":
-        return f"the precision is {circumstances.precision}"
-    if circumstances.chunks or circumstances.accumulated > 1:
-        return "gradients are added up from several parts"
-    return None
-
-
-def _why_not_of(loss: JointLoss, energy: Energy | None, circumstances: Circumstances) -> str | None:
-    is_pure = loss.label.is_pure and (energy is None or energy.is_pure)
-    if is_pure and not circumstances.language:
-        return None
-    return "this loss, or this energy, asks the host for something, or keeps something"

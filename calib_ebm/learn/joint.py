@@ -18,10 +18,11 @@ from calib_ebm.energy.pooled import PooledHead
 from calib_ebm.errors import Interrupted, TrainingFailed
 from calib_ebm.learn.chunks import backward_of_noise, without_noise
 from calib_ebm.learn.finite import LossWatch
-from calib_ebm.learn.graphed import Circumstances, GraphedSteps, build_steps
+from calib_ebm.learn.graphed import GraphedSteps, build_steps
 from calib_ebm.learn.joint_scores import StepScores, data_tokens, score_joint
 from calib_ebm.learn.language import LanguageTask
 from calib_ebm.learn.optimisation import OptimOptions, build_optimizer, starting_weights
+from calib_ebm.learn.recordable import Circumstances
 from calib_ebm.learn.sharding import shard
 from calib_ebm.learn.team import added_up
 from calib_ebm.loss.joint import JointLoss, LossParts, with_terms

@@ -25,7 +25,6 @@ from calib_ebm.learn.devices import device_of
 from calib_ebm.learn.early import ReadTask, finished, require_same_data
 from calib_ebm.learn.fit import fit
 from calib_ebm.learn.folder import hold_run, open_run, run_folder
-from calib_ebm.learn.graphed import check_graphs
 from calib_ebm.learn.joint import JointModule
 from calib_ebm.learn.language import build_language_task, language_options
 from calib_ebm.learn.loggers import build_dashboard, finish_dashboard
@@ -52,6 +51,7 @@ from calib_ebm.learn.record import (
     say_and_record,
     versions,
 )
+from calib_ebm.learn.recordable import check_graphs
 from calib_ebm.learn.sharding import is_sharded, whole_state
 from calib_ebm.learn.team import Team
 from calib_ebm.loss.joint import JointLoss

@@ -26,18 +26,11 @@ from calib_ebm.energy.packed import Packed, build_passes
 from calib_ebm.energy.packing import Packing
 from calib_ebm.errors import InputError, TrainingFailed
 from calib_ebm.learn import graphed as room
-from calib_ebm.learn.graphed import (
-    Circumstances,
-    Given,
-    GraphedSteps,
-    Recorded,
-    _copied,
-    build_steps,
-    check_graphs,
-)
+from calib_ebm.learn.graphed import Given, GraphedSteps, Recorded, _copied, build_steps
 from calib_ebm.learn.joint import JointModule
 from calib_ebm.learn.joint_scores import score_joint
 from calib_ebm.learn.optimisation import OptimOptions
+from calib_ebm.learn.recordable import Circumstances, check_graphs
 from calib_ebm.loss.gate import LabelGate
 from calib_ebm.loss.joint import JointLoss, LossParts
 from calib_ebm.loss.labels import LabelLoss
