@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from calib_ebm.report.blocks import Tile, Tiles
 from calib_ebm.report.comparison.differences import difference, mean_of
@@ -55,28 +55,49 @@ def summary(tasks: Sequence[TaskRuns]) -> str:
     return " ".join(said)
 
 
+def _by_nll(task: TaskRuns) -> list[str]:
+    """The task's methods, that of the lowest NLL as trained first.
+
+    Not of the lowest ECE: whoever always gives the classes' shares has none, and knows nothing.
+    """
+    means = {method: mean_of(runs, f"{BEFORE}/nll") for method, runs in task.members.items()}
+    known = {method: mean.value for method, mean in means.items() if mean is not None}
+    return sorted(known, key=known.__getitem__)
+
+
 def _finding(task: TaskRuns) -> str:
-    """What was found on one task, in a sentence or two."""
-    name = f"{BEFORE}/cal/ece"
+    """What was found on one task, in a few sentences."""
+    best, name = _by_nll(task)[0], f"{BEFORE}/cal/ece"
     means = {m: as_figure(mean_of(runs, name), name) for m, runs in task.members.items()}
     known = {method: mean for method, mean in means.items() if mean is not None}
-    lowest = min(known, key=lambda method: known[method].value)
     start = f"On {task.task}, {count(task.texts, 'reported text')}"
     if len(known) == 1:
-        return f"{start}, {lowest} alone is measured: top-label ECE {_said(known[lowest])}."
-    if task.baseline is None or task.baseline == lowest:
-        return f"{start}, {lowest} has the lowest top-label ECE as trained, {_said(known[lowest])}."
-    gap = difference(task.members[lowest], task.members[task.baseline], name)
+        return f"{start}, {best} alone is measured: top-label ECE {_said(known[best])}."
+    if task.baseline is None or task.baseline == best:
+        found = f"{best} has the lowest NLL as trained; its top-label ECE is {_said(known[best])}."
+        return " ".join([f"{start}, {found}", *_one_class(task)])
+    gap = difference(task.members[best], task.members[task.baseline], name)
     verdict = "they share no seed, so that the difference is not known"
     if gap is not None:
         figure = as_figure(gap, name, of_level=False)
         sure = "is more than chance" if gap.sure else "cannot be told from chance"
         verdict = f"the difference, {figure.signed if figure else ''} points, {sure}"
-    return (
+    found = (
         f"{start}, the confidence of {task.baseline} is off by {_said(known[task.baseline])} on "
-        f"average (top-label ECE, as trained); that of {lowest} by {_said(known[lowest])}: "
-        f"{verdict}."
+        f"average (top-label ECE, as trained); that of {best}, which has the lowest NLL, by "
+        f"{_said(known[best])}: {verdict}."
     )
+    return " ".join([found, *_one_class(task)])
+
+
+def _one_class(task: TaskRuns) -> Iterator[str]:
+    """Methods that have not learned the task: their ECE is low for nothing."""
+    for method, runs in task.members.items():
+        answers = [member.probs[BEFORE].argmax(dim=1) for member in runs.values()]
+        same = sum(bool((answer_N == answer_N[0]).all()) for answer_N in answers)
+        if same and task.texts > 1:
+            of = f" in {same} of {count(len(answers), 'seed')}" if len(answers) > 1 else ""
+            yield f"{method} gives all texts one class{of}: its ECE says nothing of what it knows."
 
 
 def _said(figure: Figure) -> str:
@@ -84,13 +105,10 @@ def _said(figure: Figure) -> str:
 
 
 def tiles(task: TaskRuns) -> Tiles:
-    """The first task's top-label ECE before and after: of the baseline and of the two lowest."""
-    name = f"{BEFORE}/cal/ece"
-    means = {method: mean_of(runs, name) for method, runs in task.members.items()}
-    lowest = sorted((m.value, each) for each, m in means.items() if m and each != task.baseline)
+    """The first task's top-label ECE before and after: of the baseline and two of low NLL."""
     first = [] if task.baseline is None else [task.baseline]
     tiles = []
-    for method in [*first, *(each for _, each in lowest)][:3]:
+    for method in [*first, *(each for each in _by_nll(task) if each != task.baseline)][:3]:
         for stage, called in ((BEFORE, "ECE as trained"), (AFTER, "after calibration")):
             name = f"{stage}/cal/ece"
             figure = as_figure(mean_of(task.members[method], name), name)

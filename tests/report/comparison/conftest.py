@@ -62,7 +62,10 @@ def metrics_of(logits: np.ndarray, labels: np.ndarray, splits: list[str]) -> dic
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Folder:
-    """Write a run; `sharp` above 1 is overconfident, `words` makes the texts."""
+    """Write a run; `sharp` above 1 is overconfident, `words` makes the texts.
+
+    One that `knows_nothing` gives each text the shares of the classes.
+    """
 
     def write(
         *,
@@ -78,6 +81,7 @@ def run_folder(tmp_path: Path) -> Folder:
         further: Mapping[str, Any] | None = None,
         run: Mapping[str, Any] | None = None,
         truth: bool = False,
+        knows_nothing: bool = False,
     ) -> Path:
         folder = tmp_path / "runs" / (name or f"{task}-{energy}-seed{seed}")
         folder.mkdir(parents=True)
@@ -86,6 +90,8 @@ def run_folder(tmp_path: Path) -> Folder:
         probs = np.exp(true) / np.exp(true).sum(axis=1, keepdims=True)
         labels = np.asarray([data.choice(classes, p=row) for row in probs])
         logits = sharp * (true + 0.2 * np.random.default_rng(seed).standard_normal(true.shape))
+        if knows_nothing:
+            logits[:] = np.log(np.bincount(labels, minlength=classes) / texts)
         ids = [f"dev-{index}" for index in range(texts)]
         splits = ["fit" if index % 2 else "test" for index in range(texts)]
         energies = None if energy == "none" else -logits.max(axis=1)

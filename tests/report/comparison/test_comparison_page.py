@@ -154,7 +154,7 @@ def test_nearly_equal_methods_have_nothing_in_bold(run_folder: Folder, compared:
     folders += [run_folder(energy="hidden", seed=s, sharp=1.01) for s in (1, 2, 3)]
     page, _ = compared(*folders)
     assert page.best == []
-    assert "cannot be told from chance" in page.text or "has the lowest top-label ECE" in page.text
+    assert "cannot be told from chance" in page.text or "has the lowest NLL" in page.text
 
 
 def test_what_was_left_out_and_what_is_missing_is_said(
