@@ -21,7 +21,6 @@ from calib_ebm.usage import WIDTH, Usage
 
 Task = Callable[[dict[str, Any]], None]
 GOES_ON = "The same command goes on from here."
-SAID_BY_JOBS = "What each run says is in runs/.submitit (hydra.sweep.dir), a folder each."
 NO_ROOM = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
     | {errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EIO}
@@ -120,7 +119,7 @@ def run_command(usage: Usage, task: Task) -> None:
     in_jobs = any(word.startswith("hydra/launcher=submitit") for word in sys.argv)
     if in_jobs and {"-m", "--multirun"} & {*sys.argv}:
         say("Each run is a job of its own. This waits for all of them.")
-        say(SAID_BY_JOBS)
+        say(_said_by_jobs())
     try:
         compose_and_run(usage.config, once, usage.lists)
     except InputError as error:
@@ -128,11 +127,16 @@ def run_command(usage: Usage, task: Task) -> None:
         sys.exit(2)
     except JobFailed as failed:
         if in_jobs:
-            complain(SAID_BY_JOBS)
+            complain(_said_by_jobs())
         sys.exit(failed.args[0])
     except KeyboardInterrupt:
         complain("Stopped before anything began.")
         sys.exit(130)
+
+
+def _said_by_jobs() -> str:
+    asked = [word.partition("=")[2] for word in sys.argv if word.startswith("hydra.sweep.dir=")]
+    return f"What each run says is in {(asked or ['runs'])[-1]}/.submitit, a folder each."
 
 
 def guarded(work: Callable[[], None]) -> int:
@@ -201,7 +205,8 @@ def _no_memory(error: Exception) -> InputError:
     return InputError(
         f"The device has not enough memory: {(str(error).splitlines() or [''])[0]}",
         "batches that fit",
-        "Lower optim.batch_size, noise.per_text or task.max_length; the last checkpoint is kept.",
+        "Lower optim.batch_size, noise.per_text or task.max_length, or set trainer.graphs=false, "
+        "which keeps no memory for steps that are recorded; the last checkpoint is kept.",
     )
 
 

@@ -55,25 +55,25 @@ def main() -> int:
     print(_machine_line(facts))
     rows: list[Row] = []
     failed: dict[str, str] = {}
+
+    def keep(so_far: Sequence[Row], whole: bool = False) -> None:
+        every = [asdict(row) for row in so_far]
+        if args.json:
+            _write(args.json, {**facts, "complete": whole, "rows": every, "failed": failed})
+
     for name in args.part or PARTS:
         print(f"\n{name}: {PARTS[name]}", flush=True)
         start = time.perf_counter()
         measured: list[Row] = []
-
-        def keep() -> None:
-            every = [asdict(row) for row in [*rows, *measured]]  # noqa: B023  # called at once
-            if args.json:
-                _write(args.json, {**facts, "rows": every, "failed": failed})
-
         for row in _measured(name, options, failed):
             measured.append(row)
             say(_line(row))
-            keep()
-        keep()
+            keep([*rows, *measured])
         rows += measured
         if measured:
             print(table(measured))
             print(f"measured in {time.perf_counter() - start:.0f} s", flush=True)
+    keep(rows, whole=not failed)
     for name, why in failed.items():
         print(f"\n{name} failed:\n{why}", file=sys.stderr)
     return 1 if failed else 0
@@ -159,6 +159,8 @@ def _figure(value: float, unit: str) -> str:
 
 
 def _facts(options: Options) -> dict[str, Any]:
+    import torch
+
     installed = {"python": platform.python_version()}
     for library in ("calib-ebm", *LIBRARIES):
         try:
@@ -169,6 +171,7 @@ def _facts(options: Options) -> dict[str, Any]:
         "command": " ".join(["python", *sys.argv]),
         "machine": {
             "processor": _processor(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "cores": os.cpu_count(),
             "system": platform.platform(),
         },
@@ -197,7 +200,9 @@ def _machine_line(facts: dict[str, Any]) -> str:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def scored(task: Path) -> list[Scored]:
     runs: dict[str, dict[int, Path]] = {}
     for path in sorted(task.glob("*-seed*.parquet")):
         method, _, seed = path.stem.rpartition("-seed")
-        runs.setdefault(method, {})[int(seed)] = path
+        if seed.isdecimal():
+            runs.setdefault(method, {})[int(seed)] = path
     found = []
     for method, paths in runs.items():
         each = [(len(rows), *rows.mean(dim=0).tolist()) for rows in map(_of, paths.values())]

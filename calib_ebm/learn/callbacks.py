@@ -22,7 +22,8 @@ from calib_ebm.learn.checkpoints import BEFORE, LAST, StraightToDisk, is_whole
 WIDEST_BAR = 100
 """Columns; a longer bar shows nothing more."""
 WRITING = 0.05
-"""Share of a training's time that writing checkpoints may take where nobody says how many."""
+"""Share of a training's time that writing checkpoints may take where nobody says how many there are
+(one process)."""
 
 
 class KeepLast(Callback):
@@ -93,7 +94,7 @@ class KeepLast(Callback):
         due = step > 0 and step % self.every_n_steps == 0
         if trainer.world_size == 1:
             since = time.monotonic() - self._written_at
-            due = (due and since >= self._pause()) or since > self.every_seconds
+            due = (due and since >= self._pause()) or since > max(self.every_seconds, self._pause())
         if due or stop:
             self._write(trainer)
         if stop:

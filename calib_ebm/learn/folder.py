@@ -28,6 +28,7 @@ WHERE_IT_RUNS = (
     "workers",
     "threads",
     "checkpoint_every",
+    "graphs",
 )
 """Of `trainer`: what a run that was begun with others goes on with: on fewer processes, say."""
 PRODUCTS = (

@@ -177,7 +177,7 @@ class GraphedSteps:
 
 
 def _draw_anew() -> None:
-    """Give the GPU's generator another state: the one of a failed recording still is recorded."""
+    """Exchange the state of the GPU's generator, which a failed recording leaves recording."""
     here = torch.cuda.current_device()
     fresh = torch.Generator(torch.device("cuda", here)).graphsafe_get_state()
     torch.cuda.default_generators[here].graphsafe_set_state(fresh)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from calib_ebm.energy.packed import Packed
 from calib_ebm.errors import InputError
 from calib_ebm.loss.joint import JointLoss
 
+MAYBE_ONE = r"1|-1|auto|\[\d+\]|\d+,"
+"""Of `trainer.devices`: one device, or as many as there are."""
 ALLOWED = "false; true, on one GPU with bf16-mixed; auto: where that can be"
 
 
@@ -47,7 +50,11 @@ def check_graphs(trainer: Mapping[str, Any], loss: JointLoss, language: bool) ->
     asked = trainer["graphs"]
     if not isinstance(asked, bool) and asked != "auto":
         raise InputError(f"trainer.graphs is {asked!r}.", ALLOWED, "Set trainer.graphs=false.")
-    is_alone = str(trainer["strategy"]) == "auto" and str(trainer["devices"]) in ("1", "auto")
+    is_alone = (
+        str(trainer["strategy"]) == "auto"
+        and str(trainer["num_nodes"]) == "1"
+        and re.fullmatch(MAYBE_ONE, str(trainer["devices"])) is not None
+    )
     on_gpu = torch.device("cpu" if trainer["accelerator"] == "cpu" else "cuda")
     precision = "bf16-mixed" if trainer["precision"] == "auto" else str(trainer["precision"])
     chunks = trainer["noise_chunk"] is not None

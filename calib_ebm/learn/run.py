@@ -186,6 +186,8 @@ def _trained(
         note = partial(say_and_record, recorder, say)
         trainer = fit(module, data, config["trainer"], folder, dashboard, say, note)
         note(*module.complaints)
+        if module.steps is not None:
+            stage["recorded_shapes"] = len(module.steps.recorded)
         if supply is not None and loss.gate is not None:
             note(*loss.gate.complaint())
         network = module.network

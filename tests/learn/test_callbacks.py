@@ -187,9 +187,10 @@ def test_a_checkpoint_that_would_take_too_much_of_the_time_is_passed_over(
             seen.append(trainer.global_step)
             super()._write(trainer)
 
-    for share in (None, 0.05, 0.02):
-        fit(tmp_path / str(share), Slope(second), Watch(tmp_path, 1, share=share))
-    assert seen == [*range(1, STEPS), *range(1, STEPS, 2), *range(1, STEPS, 5)]
+    for number, (share, seconds) in enumerate(((None, 300), (0.05, 300), (0.02, 300), (0.02, 3))):
+        fit(tmp_path / str(number), Slope(second), Watch(tmp_path, 1, seconds, share))
+    every_fifth = [*range(1, STEPS, 5)]  # nor sooner because some seconds are over
+    assert seen == [*range(1, STEPS), *range(1, STEPS, 2), *every_fifth, *every_fifth]
 
 
 def test_a_checkpoint_that_is_refused_leaves_both_that_are_there(tmp_path: Path) -> None:

@@ -115,6 +115,7 @@ TRAINER = {
     "graphs": True,
     "accelerator": "auto",
     "devices": 1,
+    "num_nodes": 1,
     "strategy": "auto",
     "precision": "auto",
     "noise_chunk": None,
@@ -130,6 +131,8 @@ TRAINER = {
         ({"accelerator": "cpu"}, None, "is on cpu"),
         ({"strategy": "ddp"}, None, "several processes"),
         ({"devices": 2}, None, "several processes"),
+        ({"devices": [0, 1]}, None, "several processes"),
+        ({"num_nodes": 2}, None, "several processes"),
         ({"precision": "32-true"}, None, "precision is 32-true"),
         ({"noise_chunk": 4}, None, "several parts"),
         ({}, PosCal(3), "keeps something"),
@@ -144,7 +147,8 @@ def test_what_is_known_to_be_impossible_is_refused_at_once(
     if "graphs" not in setting:
         for asked in ("auto", False):
             check_graphs({**TRAINER, **setting, "graphs": asked}, loss, False)
-    check_graphs(TRAINER, JointLoss(), False)
+    for one in (1, "auto", -1, [3], "0,"):
+        check_graphs({**TRAINER, "devices": one}, JointLoss(), False)
     with pytest.raises(InputError, match="keeps something"):
         check_graphs(TRAINER, JointLoss(), True)
 

@@ -228,6 +228,9 @@ def test_a_finished_run_is_left_alone(settings: Settings) -> None:
 def test_a_folder_of_other_settings_is_refused(settings: Settings) -> None:
     folder = run(settings("energy=none"), quiet)
     (folder / "mine.txt").write_text("keep")
+    said: list[str] = []
+    run(settings("energy=none", "trainer.graphs=false", "trainer.threads=1"), said.append)
+    assert "finished already" in said[0]
     with pytest.raises(InputError, match=r"other settings \(optim.lr\)"):
         run(settings("energy=none", "optim.lr=0.1"), quiet)
     run(settings("energy=none", "optim.lr=0.001", "overwrite=true"), quiet)

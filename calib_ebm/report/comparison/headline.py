@@ -72,7 +72,8 @@ def _finding(task: TaskRuns) -> str:
     known = {method: mean for method, mean in means.items() if mean is not None}
     start = f"On {task.task}, {count(task.texts, 'reported text')}"
     if len(known) == 1:
-        return f"{start}, {best} alone is measured: top-label ECE {_said(known[best])}."
+        found = f"{best} alone is measured: top-label ECE {_said(known[best])}."
+        return " ".join([f"{start}, {found}", *_one_class(task)])
     if task.baseline is None or task.baseline == best:
         found = f"{best} has the lowest NLL as trained; its top-label ECE is {_said(known[best])}."
         return " ".join([f"{start}, {found}", *_one_class(task)])

@@ -20,6 +20,7 @@ OF_THE_MACHINE = (
     "trainer.checkpoint_every",
     "trainer.devices",
     "trainer.eval_batch_size",
+    "trainer.graphs",
     "trainer.log_every",
     "trainer.measurements",
     "trainer.num_nodes",

@@ -46,6 +46,8 @@ def test_whoever_knows_nothing_is_not_the_best_but_named(run_folder: Folder) -> 
     assert said.count("one class") == 1
     assert "scalar gives all texts one class in 1 of 2 seeds: its ECE says nothing" in said
     assert [tile.label.split(":")[0] for tile in tiles(task).items][2:4] == ["hidden", "hidden"]
+    alone = summary((read(folders[-1]),))
+    assert "alone is measured" in alone and "gives all texts one class: its ECE" in alone
 
 
 def test_without_a_baseline_they_are_of_the_lowest_alone(run_folder: Folder) -> None:
