@@ -123,7 +123,8 @@ def _measured(name: str, options: Options, failed: dict[str, str]) -> Iterator[R
 def _line(row: Row) -> str:
     """A row in one line, for a person who waits."""
     what = f" ({row.note.split(';')[0]})" if row.note else ""
-    return f"  {row.case}: {row.ratio:.3g} [{row.low:.3g}, {row.high:.3g}]{what}"[:WIDTH]
+    said = f"{row.case}: {row.ratio:.3g} [{row.low:.3g}, {row.high:.3g}]{what}"
+    return "  " + textwrap.shorten(said, WIDTH - 2, placeholder=" ...")
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -6,7 +6,8 @@
 Prints Markdown: for each task and method the NLL and the accuracy, as trained, of the split "fit",
 means over seeds and, in brackets, seed by seed; the lowest NLL of a task is in bold. With
 task.split=train_holdout that split is a slice of the training texts, so a setting can be chosen
-without a look at what is reported. All methods of a task must have the same seeds.
+without a look at what is reported. All methods of a task must have the same seeds, and with a seed
+the same held-out texts.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Scored(NamedTuple):
 
     method: str
     seeds: tuple[int, ...]
-    texts: int
+    ids: tuple[tuple[str, ...], ...]
+    """Of the held-out texts."""
     nll: tuple[float, ...]
     accuracy: tuple[float, ...]
 
@@ -37,7 +39,7 @@ def scored(task: Path) -> list[Scored]:
     """The methods of a task.
 
     Raises:
-        InputError: for a table without held-out texts, and for methods with different seeds.
+        InputError: for a table without held-out texts, and for methods with other seeds or texts.
     """
     runs: dict[str, dict[int, Path]] = {}
     for path in sorted(task.glob("*-seed*.parquet")):
@@ -46,9 +48,8 @@ def scored(task: Path) -> list[Scored]:
             runs.setdefault(method, {})[int(seed)] = path
     found = []
     for method, paths in runs.items():
-        each = [(len(rows), *rows.mean(dim=0).tolist()) for rows in map(_of, paths.values())]
-        texts, nll, accuracy = zip(*each, strict=True)
-        found.append(Scored(method, tuple(paths), texts[0], nll, accuracy))
+        ids, nll, accuracy = zip(*map(_of, paths.values()), strict=True)
+        found.append(Scored(method, tuple(paths), ids, nll, accuracy))
     if len({one.seeds for one in found}) > 1:
         had = "; ".join(f"{one.method}: {', '.join(map(str, one.seeds))}" for one in found)
         raise InputError(
@@ -56,11 +57,17 @@ def scored(task: Path) -> list[Scored]:
             "the same seeds for all methods of a task",
             "Make the runs that are missing, or take away those that others lack.",
         )
+    if len({one.ids for one in found}) > 1:
+        raise InputError(
+            f"The methods of {task} were not measured on the same held-out texts.",
+            "with a seed the same texts for all methods of a task",
+            "Make all of a task's runs with the same data and task.holdout_fraction.",
+        )
     return found
 
 
-def _of(path: Path) -> torch.Tensor:
-    """Of each held-out text its NLL, and whether it is right: (N, 2)."""
+def _of(path: Path) -> tuple[tuple[str, ...], float, float]:
+    """The held-out texts' ids, their mean NLL, and the share that is right."""
     table = read_table(path)
     if "fit" not in table.splits or table.folds_N is not None:
         raise InputError(
@@ -70,8 +77,9 @@ def _of(path: Path) -> torch.Tensor:
         )
     held = table.of("fit")
     logits_NC, label_N = torch.from_numpy(held.logits_NC), torch.from_numpy(held.labels_N)
-    nll_N = torch.nn.functional.cross_entropy(logits_NC, label_N, reduction="none")
-    return torch.stack((nll_N, (logits_NC.argmax(dim=1) == label_N).double()), dim=1)
+    nll = torch.nn.functional.cross_entropy(logits_NC, label_N)
+    right_N = logits_NC.argmax(dim=1) == label_N
+    return held.ids, float(nll), float(right_N.double().mean())
 
 
 def lines(folder: Path) -> Iterator[str]:
@@ -94,7 +102,7 @@ def lines(folder: Path) -> Iterator[str]:
         for one in methods:
             shown = _shown(one.nll, 4)
             nll = f"**{shown}**" if one is best else shown
-            cells = (task, one.method, f"{one.texts:,}", str(len(one.seeds)), nll)
+            cells = (task, one.method, f"{len(one.ids[0]):,}", str(len(one.seeds)), nll)
             yield f"| {' | '.join(cells)} | {_shown(one.accuracy, 3)} |"
 
 

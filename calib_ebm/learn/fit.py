@@ -156,18 +156,14 @@ def fit(
         history.take_up(step)
         say(f"Going on at step {step} of {data.total_steps}.")
     asked = trainer_config["checkpoint_every"]
-    keep = (
-        KeepLast(checkpoints, int(asked))
-        if asked
-        else KeepLast(checkpoints, data.total_steps // 20, share=WRITING)
-    )
+    every = int(asked or data.total_steps // 20)
     trainer = build_trainer(
         trainer_config,
         steps=data.total_steps,
         folder=folder,
         loggers=[history, *([dashboard] if dashboard is not None else [])],
         callbacks=[
-            keep,
+            KeepLast(checkpoints, every, share=None if asked else WRITING),
             # Behind it, so that a checkpoint is of the end of the step before.
             *table_callbacks(module, data),
             progress("training", JOINT_NUMBERS, say),

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.data import DataLoader
 
 from calib_ebm.energy.encoder import build_small_encoder
 from calib_ebm.energy.groups import Grouped
@@ -22,12 +20,12 @@ from calib_ebm.energy.network import EnergyNetwork
 from calib_ebm.energy.packed import Packed, build_passes
 from calib_ebm.errors import InputError
 from calib_ebm.learn.chunks import backward_of_noise, check_chunk, without_noise
-from calib_ebm.learn.joint import JointModule
 from calib_ebm.learn.joint_scores import score_joint
 from calib_ebm.learn.optimisation import OptimOptions
 from calib_ebm.learn.run import run
 from calib_ebm.loss.joint import JointLoss, LossParts
 from calib_ebm.shapes import JointBatch, TokenBatch
+from tests.learn.training import loader_of, module_of, quiet_trainer
 
 Settings = Callable[..., dict[str, Any]]
 B, K = 6, 4
@@ -239,21 +237,10 @@ def weights_after(chunk: int | None, accumulate: int) -> list[Tensor]:
     net = network("hidden").float()
     # A large eps: else the step is the sign of a gradient, and of rounding where that is zero.
     optim = OptimOptions(lr=1e-2, total_steps=2, warmup_steps=0, eps=1e-2)
-    module = JointModule(
-        net, LOSS, optim, classes=3, metrics=("acc",), seed=1, length_groups=3, noise_chunk=chunk
-    )
+    module = module_of(net, LOSS, optim, noise_chunk=chunk)
     batches = [batch(texts, texts, 2) for texts in (4, 5, 6, 3)][: 2 * accumulate]
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        accumulate_grad_batches=accumulate,
-        gradient_clip_val=0.5,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-    )
-    trainer.fit(module, DataLoader(batches, batch_size=None))
+    trainer = quiet_trainer(max_epochs=1, accumulate_grad_batches=accumulate, gradient_clip_val=0.5)
+    trainer.fit(module, loader_of(batches))
     assert trainer.global_step == 2
     return [p.detach().clone() for p in net.parameters()]
 

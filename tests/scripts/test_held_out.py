@@ -58,14 +58,21 @@ def test_the_lowest_nll_of_a_task_is_in_bold_and_what_is_reported_says_nothing(
     ]
 
 
-@pytest.mark.parametrize("case", ["seeds", "crossfit", "nothing"])
+@pytest.mark.parametrize("case", ["seeds", "texts", "crossfit", "nothing"])
 def test_what_cannot_be_compared_is_refused(case: str, tmp_path: Path) -> None:
     if case != "nothing":
         write(tmp_path / "rte", "calm", 1, 3.0)
     if case == "seeds":
         write(tmp_path / "rte", "sure", 2, 3.0)
+    if case == "texts":
+        write(tmp_path / "rte", "sure", 1, 3.0, ids=tuple("abcxef"))
     if case == "crossfit":
         write(tmp_path / "rte", "sure", 1, 3.0, splits=("test",) * 6, folds_N=np.arange(6) % 2)
     done = printed(tmp_path)
-    said = {"seeds": "calm: 1; sure: 2", "crossfit": "no held-out texts", "nothing": "no tables"}
+    said = {
+        "seeds": "calm: 1; sure: 2",
+        "texts": "not measured on the same held-out texts",
+        "crossfit": "no held-out texts",
+        "nothing": "no tables",
+    }
     assert done.returncode == 2 and said[case] in done.stderr and done.stdout == ""
