@@ -234,7 +234,7 @@ class JointModule(pl.LightningModule):
         return self.device.type != "cpu" and self.trainer.world_size == 1
 
     def _logs_each_step(self) -> bool:
-        """For the bar. On a GPU, where each number takes kernels of its own, only what is written."""
+        """For the bar. On a GPU, where a number takes kernels of its own, only what is written."""
         return self.device.type == "cpu"
 
     def _is_logged(self) -> bool:
